@@ -1,0 +1,30 @@
+"""fcnseg: fully convolutional networks for semantic segmentation, from a command line, Python or a notebook."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("fcnseg")
+except PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "0+unknown"
+
+# Names load on first use: `fcnseg --help` must answer without importing torch.
+_HOMES = {
+    "create_model": "fcnseg.models",
+    "list_models": "fcnseg.models",
+    "Predictor": "fcnseg.inference",
+    "Segmentation": "fcnseg.inference",
+}
+
+__all__ = ["Predictor", "Segmentation", "__version__", "create_model", "list_models"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fcnseg' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,1 @@
+"""One module per `fcnseg` subcommand, and the dispatcher before them."""

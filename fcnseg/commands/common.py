@@ -1,0 +1,56 @@
+"""What several subcommands do alike: build the data, find the output folder, keep the terminal readable."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from fcnseg.data import SegmentationData
+from fcnseg.errors import InputError
+
+
+def build_data(config: DictConfig) -> SegmentationData:
+    """Instantiate `config.data`. Its `root` is there for the datasets to refer to, and no argument itself."""
+    if OmegaConf.is_missing(config.data, "root"):
+        raise InputError("data.root: a value is missing; give it as data.root=PATH")
+    arguments = OmegaConf.masked_copy(config.data, [key for key in config.data if key != "root"])
+    arguments._set_parent(config)
+    return instantiate(arguments, _convert_="all")
+
+
+def output_folder() -> Path:
+    """The folder of this run, which Hydra has made."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def require_value(config: DictConfig, key: str, example: str) -> str:
+    """The value of a key that has no default.
+
+    Raises:
+        InputError: naming the key, with an example.
+    """
+    if OmegaConf.is_missing(config, key) or config[key] is None:
+        raise InputError(f"{key}: a value is missing; give it as {key}={example}")
+    return str(config[key])
+
+
+def relative(path: str | Path) -> str:
+    """A path as a user would type it: relative where it lies below the working directory."""
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else str(path)
+
+
+def hush() -> None:
+    """Leave out the frameworks' remarks on which a user need not act; their warnings otherwise stay."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        "Experiment logs directory .* exists",  # it is the run's folder, new and ours
+        "The number of training batches .* is smaller than the logging interval",
+        "The '.*_dataloader' does not have many workers",  # see default_workers
+        "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+        ".*sync_dist=True.*recommended",  # those values are equal on all ranks already
+    ):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,143 @@
+"""Running a subcommand under Hydra, and explaining what was wrong with its overrides."""
+
+import errno
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import fcnseg
+from fcnseg.errors import InputError
+
+
+def config_folder() -> Path:
+    """Where the config groups lie: inside an installed wheel, or at the top of a checkout."""
+    package = Path(fcnseg.__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def register_models() -> None:
+    """Offer every name of the model registry in the config group `model`, with `create_model`'s defaults."""
+    from fcnseg.models import create_model, list_models
+
+    given_by_data = ("num_classes", "input_size", "label_space")
+    parameters = inspect.signature(create_model).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.name not in given_by_data and p.name != "name"}
+    for name in list_models():
+        node = {"_target_": "fcnseg.models.create_model", "name": name, **defaults}
+        ConfigStore.instance().store(group="model", name=name, node=node, provider="fcnseg")
+
+
+def run(command: str, task: Callable[[DictConfig], Any]) -> None:
+    """Compose `configs/<command>.yaml` with the overrides of the command line and hand it to `task`.
+
+    A sweep (`--multirun`) goes on after a run that failed; the first error is raised at its end.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own printer
+    register_models()
+    full = list(sys.argv)
+    errors: list[Exception] = []
+
+    def restored(config: DictConfig) -> Any:
+        # Lightning starts the other ranks with `sys.argv`; they need the subcommand that Hydra must not see.
+        sys.argv[:] = full
+        try:
+            return task(config)
+        except Exception as error:  # past Hydra, which would print it in its own way
+            errors.append(error)
+
+    sys.argv[:] = [full[0], *full[2:]]
+    try:
+        hydra.main(config_path=str(config_folder()), config_name=command, version_base="1.3")(restored)()
+    finally:
+        sys.argv[:] = full
+    if errors:
+        raise errors[0]
+
+
+def explain(error: BaseException, arguments: list[str]) -> str | None:
+    """One line for a mistake of the user; None for a fault of the program."""
+    chain = list(_causes(error))
+    for cause in chain:
+        if isinstance(cause, InputError):
+            return _own_message(cause)
+    for cause in chain:
+        if isinstance(cause, MissingConfigException):
+            return _missing_option(cause)
+        if isinstance(cause, OmegaConfBaseException) and "issing mandatory value" in str(cause):
+            key = re.search(r"issing mandatory value: ([\w.]+)", str(cause))
+            name = getattr(cause, "full_key", None) or (key.group(1) if key else "a key")
+            return f"{name}: a value is missing; give it as {name}=VALUE"
+        if isinstance(cause, ConfigCompositionException):
+            return _unknown_key(str(cause), arguments)
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            return f"{cause.filename or 'output'}: {cause.strerror}"
+    if isinstance(chain[-1], TypeError | ValueError) and any(isinstance(c, InstantiationException) for c in chain):
+        return _first_line(str(chain[-1]))
+    return _first_line(str(error)) if isinstance(error, HydraException | OmegaConfBaseException) else None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _own_message(error: InputError) -> str:
+    """The message, also when a data worker has wrapped it in its traceback."""
+    text = str(error)
+    return text.strip().splitlines()[-1].split("InputError: ", 1)[-1] if "Traceback" in text else text
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0]
+
+
+def _near(name: str, options: list[str]) -> str:
+    near = get_close_matches(name, options, n=3, cutoff=0.5)
+    return f"did you mean {', '.join(near)}?" if near else f"expected one of {', '.join(options)}"
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    if not error.options:
+        return _first_line(str(error))
+    return f"{group or 'config'}={name}: no such option; {_near(name, list(error.options))}"
+
+
+def _unknown_key(message: str, arguments: list[str]) -> str:
+    found = re.search(r"Could not override '([^']+)'", message)
+    if found is None:
+        return _first_line(message)
+    key = found.group(1)
+    others = [a for a in arguments[1:] if "=" in a and a.lstrip("+~").split("=")[0].split("@")[0] != key]
+    return f"{key}: no such key; {_near(key, _keys(arguments[0], others))}"
+
+
+def _keys(command: str, overrides: list[str]) -> list[str]:
+    """Every key that the command accepts with these overrides, and the config groups."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = hydra.compose(command, overrides)
+    groups = [path.name for path in config_folder().iterdir() if path.is_dir()]
+    return list(dict.fromkeys([*groups, *_flatten(OmegaConf.to_container(config))]))
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, child in value.items():
+            if not str(key).startswith("_"):
+                yield f"{prefix}{key}"
+                yield from _flatten(child, f"{prefix}{key}.")

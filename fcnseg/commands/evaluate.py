@@ -1,0 +1,26 @@
+"""`fcnseg evaluate`: score a checkpoint on a dataset."""
+
+from omegaconf import DictConfig, open_dict
+
+from fcnseg.commands.common import build_data, output_folder, relative, require_value
+from fcnseg.errors import InputError
+from fcnseg.evaluation import evaluate, write_report
+from fcnseg.models import default_device, load_checkpoint
+
+
+def run(config: DictConfig) -> None:
+    checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt")
+    model = load_checkpoint(checkpoint).to(default_device(config.device))
+    with open_dict(config):
+        config.data.size = list(model.spec.input_size) if model.spec.input_size else None
+    data = build_data(config)
+    classes = tuple((model.spec.label_space or {}).get("classes", data.label_space.classes))
+    if classes != data.label_space.classes:
+        raise InputError(
+            f"{checkpoint}: predicts {', '.join(classes)}; the data has {', '.join(data.label_space.classes)}"
+        )
+    data.setup("validate")
+    folder = output_folder()
+    evaluation = evaluate(model, data.validation_loader())
+    write_report(evaluation, model, data, folder, {"checkpoint": checkpoint})
+    print(f"scores and pictures  {relative(folder)}")

@@ -1,0 +1,9 @@
+"""Data: label spaces, datasets, augmentation, and batches of one domain or several."""
+
+from fcnseg.data.camvid import CamVid
+from fcnseg.data.citygen import CityScenes
+from fcnseg.data.folder import PairedFolder
+from fcnseg.data.labels import IGNORE_INDEX, STREET11, LabelSpace
+from fcnseg.data.module import SegmentationData
+
+__all__ = ["IGNORE_INDEX", "STREET11", "CamVid", "CityScenes", "LabelSpace", "PairedFolder", "SegmentationData"]

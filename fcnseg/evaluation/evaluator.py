@@ -1,0 +1,93 @@
+"""Run a model over a validation set, and write what there is to know about it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from fcnseg.data import SegmentationData
+from fcnseg.data.labels import IGNORE_INDEX
+from fcnseg.data.transforms import resize_image
+from fcnseg.evaluation.metrics import scores, to_dict
+from fcnseg.evaluation.report import Example, print_table, save_confusion, save_examples, write_json
+from fcnseg.models import FCN
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        confusion: (C, C) int64 pixel counts, rows = labels, columns = predictions.
+        mean_iou: (images,) mean IoU of each image, nan for one without labelled pixels.
+        names: of the images.
+    """
+
+    confusion: np.ndarray
+    mean_iou: np.ndarray
+    names: tuple[str, ...]
+
+
+@torch.inference_mode()
+def evaluate(model: FCN, loader: Iterable[dict[str, Any]]) -> Evaluation:
+    """Score a model in float32, with every mask in its own size.
+
+    Args:
+        model: on the device to use; put into evaluation mode for the time of the call.
+        loader: `SegmentationData.validation_loader()`.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    matrices, names = [], []
+    for batch in track(loader, description="evaluating", transient=True):
+        images = batch["image"].to(device)
+        for image, mask, name in zip(images.split(1), batch["mask"], batch["name"], strict=True):
+            prediction = model.segment(image, mask.shape)[0]
+            matrix = multiclass_confusion_matrix(
+                prediction, mask.to(device), model.spec.num_classes, ignore_index=IGNORE_INDEX, validate_args=False
+            )
+            matrices.append(matrix.cpu().numpy().reshape(model.spec.num_classes, -1))
+            names.append(name)
+    model.train(was_training)
+    return Evaluation(np.sum(matrices, axis=0), np.array([scores(m).mean_iou for m in matrices]), tuple(names))
+
+
+def write_report(
+    evaluation: Evaluation, model: FCN, data: SegmentationData, folder: Path, facts: dict[str, Any], examples: int = 3
+) -> None:
+    """Print the table; write metrics.json, confusion.png and examples.png (worst and best images).
+
+    Args:
+        facts: further entries for metrics.json, such as the checkpoint.
+        examples: how many of the worst and of the best images to show.
+    """
+    found = scores(evaluation.confusion)
+    print_table(found, data.label_space, title=f"{len(evaluation.names)} images")
+    write_json(folder / "metrics.json", to_dict(found, data.label_space) | {"images": len(evaluation.names)} | facts)
+    save_confusion(evaluation.confusion, data.label_space, folder / "confusion.png")
+    order = [int(i) for i in np.argsort(evaluation.mean_iou) if not np.isnan(evaluation.mean_iou[i])]
+    count = min(examples, len(order) // 2) or min(1, len(order))
+    worst, best = order[:count], order[::-1][:count]
+    if len(order) == 1:
+        best = []
+    shown = {i: _example(i, evaluation, model, data) for i in {*worst, *best}}
+    if shown:
+        save_examples([shown[i] for i in worst], [shown[i] for i in best], data.label_space, folder / "examples.png")
+
+
+@torch.inference_mode()
+def _example(index: int, evaluation: Evaluation, model: FCN, data: SegmentationData) -> Example:
+    image, mask, name = data.val[index]
+    device = next(model.parameters()).device
+    resized = np.ascontiguousarray(resize_image(image, data.size).transpose(2, 0, 1))
+    was_training = model.training
+    model.eval()
+    prediction = model.segment(torch.from_numpy(resized)[None].to(device), mask.shape)[0].cpu().numpy()
+    model.train(was_training)
+    return Example(name, image, mask, prediction.astype(np.uint8), float(evaluation.mean_iou[index]))

@@ -1,0 +1,162 @@
+"""The algebra of pixel grids: where each feature sits on the image, and the crops that follow.
+
+Every layer maps coordinates of pixel centres, `out = scale * in + offset`. Maps compose, so the
+place of any feature follows from the layers that made it, and so do receptive fields, bilinear
+kernels and crop offsets. Fractions keep it exact. The algebra is that of Caffe's coordinate maps
+and of the worked example in the discussion of NVIDIA's DIGITS 5 segmentation article.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+
+from fcnseg.errors import InputError
+
+
+class GeometryError(InputError):
+    """Layers whose grids do not fit: a fractional or negative crop, or an output of no size."""
+
+
+@dataclass(frozen=True)
+class CoordinateMap:
+    """The affine map `out = scale * in + offset` from one grid's pixel centres to another's."""
+
+    scale: Fraction = Fraction(1)
+    offset: Fraction = Fraction(0)
+
+    def __call__(self, coordinate: int | Fraction) -> Fraction:
+        return self.scale * coordinate + self.offset
+
+    def after(self, first: "CoordinateMap") -> "CoordinateMap":
+        """The map that applies `first`, then this one."""
+        return CoordinateMap(self.scale * first.scale, self(first.offset))
+
+    def inverse(self) -> "CoordinateMap":
+        return CoordinateMap(1 / self.scale, -self.offset / self.scale)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a convolution, pooling or transposed convolution does to a grid, along one axis.
+
+    Attributes:
+        name: the layer's name, for error messages and tables.
+        kernel, stride, padding, dilation: in pixels, as torch and Caffe define them.
+        transposed: a transposed convolution, which multiplies the grid by `stride`.
+        ceil: the output size is rounded up, as Caffe's poolings do.
+    """
+
+    name: str
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    transposed: bool = False
+    ceil: bool = False
+
+    @property
+    def extent(self) -> int:
+        """Pixels from the first to the last that the kernel touches."""
+        return self.dilation * (self.kernel - 1) + 1
+
+    @property
+    def map(self) -> CoordinateMap:
+        """From input to output coordinates."""
+        if self.transposed:
+            return CoordinateMap(Fraction(self.stride), Fraction(self.extent - 1, 2) - self.padding)
+        return CoordinateMap(Fraction(1, self.stride), (self.padding - Fraction(self.extent - 1, 2)) / self.stride)
+
+    def output_size(self, size: int) -> int:
+        """Number of output pixels for `size` input pixels.
+
+        Raises:
+            GeometryError: when nothing would be left.
+        """
+        if self.transposed:
+            out = self.stride * (size - 1) + self.extent - 2 * self.padding
+        else:
+            steps = Fraction(size + 2 * self.padding - self.extent, self.stride)
+            out = (-(-steps // 1) if self.ceil else steps // 1) + 1
+            # A window that starts in the padding behind the image is dropped (Caffe and torch alike).
+            if self.ceil and (out - 1) * self.stride >= size + self.padding:
+                out -= 1
+        if out < 1:
+            raise GeometryError(f"{self.name}: nothing is left of {size} pixels (kernel {self.kernel})")
+        return int(out)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A feature map's pixel grid, placed on the image.
+
+    Attributes:
+        name: the layer that made it.
+        map: from image coordinates to coordinates of this grid.
+        field: receptive field of one of its pixels, in image pixels.
+    """
+
+    name: str
+    map: CoordinateMap = CoordinateMap()
+    field: int = 1
+
+    @property
+    def stride(self) -> Fraction:
+        """Image pixels from one sample to the next."""
+        return 1 / self.map.scale
+
+    @property
+    def origin(self) -> Fraction:
+        """Image coordinate of the centre of sample 0."""
+        return self.map.inverse().offset
+
+    def then(self, layer: Layer) -> "Grid":
+        """The grid of `layer`'s output when this grid is its input."""
+        reach = -(-layer.kernel // layer.stride) if layer.transposed else layer.extent
+        return Grid(layer.name, layer.map.after(self.map), int(self.field + (reach - 1) * self.stride))
+
+
+IMAGE = Grid("image")
+
+
+def trace(layers: Iterable[Layer], start: Grid = IMAGE) -> dict[str, Grid]:
+    """The grid after each layer of a chain, by layer name."""
+    grids = accumulate(layers, lambda grid, layer: grid.then(layer), initial=start)
+    return {grid.name: grid for grid in grids if grid is not start}
+
+
+def upsampling(name: str, coarse: Grid, fine: Grid) -> Layer:
+    """The bilinear transposed convolution that takes `coarse` to the stride of `fine`.
+
+    Its kernel is 2s for a factor s where coarse centres fall between fine ones (block-centred), and
+    2s - 1 where they fall on them (pixel-centred): only then are the output's centres on the fine grid.
+
+    Raises:
+        GeometryError: when the strides are no multiples, or the grids cannot be brought together.
+    """
+    factor = coarse.stride / fine.stride
+    if factor.denominator != 1:
+        raise GeometryError(f"{name}: stride {coarse.stride} of {coarse.name} is no multiple of {fine.stride} of {fine.name}")
+    centre = fine.map(coarse.origin)
+    for kernel in (2 * int(factor), 2 * int(factor) - 1):
+        if (centre - Fraction(kernel - 1, 2)).denominator == 1:
+            return Layer(name, kernel, int(factor), transposed=True)
+    raise GeometryError(f"{name}: the centres of {coarse.name} lie at fraction {centre % 1} of the pixels of {fine.name}")
+
+
+def crop_offset(source: Grid, reference: Grid) -> int:
+    """Pixels to cut from the start of `source` so that its pixel 0 lies on pixel 0 of `reference`.
+
+    Raises:
+        GeometryError: when the strides differ, or the crop is fractional or negative.
+    """
+    if source.stride != reference.stride:
+        raise GeometryError(
+            f"crop of {source.name} (stride {source.stride}) to {reference.name} (stride {reference.stride}): "
+            "strides differ"
+        )
+    offset = source.map.offset - reference.map.offset
+    if offset.denominator != 1 or offset < 0:
+        kind = "fractional" if offset.denominator != 1 else "negative"
+        raise GeometryError(f"crop of {source.name} to {reference.name} is {kind}: {offset} pixels")
+    return int(offset)

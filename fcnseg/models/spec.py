@@ -1,0 +1,39 @@
+"""What a model is and how its input is prepared: one record that travels with the weights."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything needed to rebuild a model and to prepare images for it.
+
+    Attributes:
+        name: registry name, such as "fcn8s_vgg16".
+        num_classes: channels of the logits.
+        in_channels: channels of the image.
+        padding: "same" or "caffe", see `fcnseg.models.backbones`.
+        width: factor on every channel count of the backbone and of fc6 and fc7.
+        dropout: probability after fc6 and fc7.
+        mean, std: per image channel, in image values (0 to 255 for 8-bit images).
+        input_size: (height, width) that images are resized to before the model; None keeps their size.
+        label_space: `LabelSpace.to_dict()` of the classes, or None.
+    """
+
+    name: str
+    num_classes: int
+    in_channels: int = 3
+    padding: str = "same"
+    width: float = 1.0
+    dropout: float = 0.5
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    input_size: tuple[int, int] | None = None
+    label_space: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON and for checkpoints that load without executing code."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

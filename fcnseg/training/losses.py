@@ -1,0 +1,57 @@
+"""Losses over masks with ignored pixels, and the class weights that go with them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fcnseg.data.labels import IGNORE_INDEX
+from fcnseg.errors import InputError
+
+CLASS_WEIGHTS = ("none", "median_frequency", "sqrt_median_frequency")
+
+
+class CrossEntropy(nn.Module):
+    """Cross-entropy per pixel, averaged over the pixels that are not ignored.
+
+    Args:
+        class_weights: "none"; "median_frequency" (Eigen and Fergus, ICCV 2015, section 6.3.2: the median
+            of the class frequencies over each class's own); or its square root, a milder balance.
+        class_pixels: gives (num_classes, 2) pixels per class, and pixels of the images that show it;
+            called only for weights other than "none".
+
+    Raises:
+        InputError: for an unknown weighting.
+    """
+
+    def __init__(self, class_weights: str = "none", class_pixels: Callable[[], np.ndarray] | None = None) -> None:
+        super().__init__()
+        if class_weights not in CLASS_WEIGHTS:
+            raise InputError(f"class_weights {class_weights!r}: expected one of {', '.join(CLASS_WEIGHTS)}")
+        weights = None
+        if class_weights != "none":
+            if class_pixels is None:
+                raise InputError(f"class_weights {class_weights!r} needs class_pixels")
+            balanced = median_frequency_weights(class_pixels())
+            weights = balanced.sqrt() if class_weights.startswith("sqrt") else balanced
+        self.weights: Tensor | None
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """(N, C, H, W) logits and (N, H, W) int64 mask to a scalar; 0 where every pixel is ignored."""
+        total = F.cross_entropy(logits, mask, self.weights, ignore_index=IGNORE_INDEX, reduction="sum")
+        kept = mask[mask != IGNORE_INDEX]
+        weight = self.weights[kept].sum() if self.weights is not None else kept.numel()
+        return total / max(float(weight), 1e-12)
+
+
+def median_frequency_weights(class_pixels: np.ndarray) -> Tensor:
+    """(num_classes, 2) pixel counts to (num_classes,) weights; 0 for a class that never appears."""
+    frequency = class_pixels[:, 0] / np.maximum(class_pixels[:, 1], 1)
+    present = frequency > 0
+    if not present.any():
+        raise InputError("class weights: no labelled pixel in the training data")
+    weights = np.where(present, np.median(frequency[present]) / np.maximum(frequency, 1e-12), 0)
+    return torch.tensor(weights, dtype=torch.float32)

@@ -1,0 +1,86 @@
+"""The Lightning module: one FCN, its loss, its optimiser, and the scores of validation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from fcnseg.data.labels import IGNORE_INDEX
+from fcnseg.evaluation.metrics import Scores, scores
+from fcnseg.models import FCN, resample
+from fcnseg.training.losses import CrossEntropy
+from fcnseg.training.optimisation import parameter_groups
+
+
+class SegmentationModule(LightningModule):
+    """Trains an FCN on batches of "image" (N, C, H, W) and "mask" (N, H, W).
+
+    Validation is computed in float32 whatever the training precision, with masks in their own size, so
+    that `fcnseg evaluate` and `fcnseg predict` give the same scores.
+
+    Args:
+        model: the network; its spec is kept in every checkpoint.
+        loss: takes logits and masks; cross-entropy by default.
+        optimizer: makes the optimiser from parameter groups; for instance a partial of `torch.optim.SGD`.
+        scheduler: makes the schedule from the optimiser and the number of steps; None: constant rate.
+        bias_lr_factor: learning rate of convolution biases, relative to their weights'.
+    """
+
+    def __init__(
+        self,
+        model: FCN,
+        loss: nn.Module | None = None,
+        optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
+        scheduler: Callable[..., LRScheduler] | None = None,
+        bias_lr_factor: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters({"spec": model.spec.to_dict()})
+        self.model = model
+        self.loss = loss or CrossEntropy()
+        self.optimizer, self.scheduler, self.bias_lr_factor = optimizer, scheduler, bias_lr_factor
+        self.confusion = MulticlassConfusionMatrix(
+            model.spec.num_classes, ignore_index=IGNORE_INDEX, validate_args=False
+        )
+        self.last_scores: Scores | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images in file values to (N, num_classes, H, W) logits."""
+        return self.model(self.model.normalise(images))
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        loss = self.loss(self(batch["image"]).float(), batch["mask"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        with torch.autocast(self.device.type, enabled=False):
+            logits = self(batch["image"])
+            for one, mask in zip(logits.split(1), batch["mask"], strict=True):
+                full = resample(one, mask.shape)
+                self.confusion.update(full.argmax(dim=1), mask[None])
+                self.log("val/loss", self.loss(full, mask[None]), on_epoch=True, sync_dist=True, batch_size=1)
+
+    def on_validation_epoch_end(self) -> None:
+        self.last_scores = scores(self.confusion.compute())
+        self.confusion.reset()
+        for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"):
+            # Every process has the whole matrix by now; the values are equal and need no reduction.
+            value = torch.tensor(getattr(self.last_scores, name), dtype=torch.float32)
+            self.log(f"val/{name}", value, prog_bar=name == "mean_iou", rank_zero_only=False)
+
+    def configure_optimizers(self) -> Any:
+        options = getattr(self.optimizer, "keywords", {})
+        groups = parameter_groups(
+            self.model, options.get("lr", 1e-3), options.get("weight_decay", 0.0), self.bias_lr_factor
+        )
+        optimizer = self.optimizer(groups)
+        if self.scheduler is None:
+            return optimizer
+        schedule = self.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,48 @@
+"""Parameter groups and learning-rate schedules."""
+
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR
+
+
+def parameter_groups(model: nn.Module, lr: float, weight_decay: float, bias_lr_factor: float = 2.0) -> list[dict[str, Any]]:
+    """Split parameters as the reference does: biases learn at twice the rate and do not decay.
+
+    Scales and shifts of normalisation layers do not decay either, but learn at the plain rate.
+    """
+    weights, biases, norms = [], [], []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            if not isinstance(module, nn.Conv2d):
+                norms.append(parameter)
+            else:
+                (biases if name == "bias" else weights).append(parameter)
+    groups = [
+        {"params": weights, "lr": lr, "weight_decay": weight_decay},
+        {"params": biases, "lr": lr * bias_lr_factor, "weight_decay": 0.0},
+        {"params": norms, "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """A fixed learning rate, as the reference trains."""
+    return PolynomialLR(optimizer, total_iters=total_steps, power=0.0)
+
+
+def poly(optimizer: Optimizer, total_steps: int, power: float = 0.9) -> LRScheduler:
+    """The learning rate falls to zero as (1 - step / total_steps) ** power."""
+    return PolynomialLR(optimizer, total_iters=total_steps, power=power)
+
+
+def one_cycle(optimizer: Optimizer, total_steps: int, warmup: float = 0.1, **options: Any) -> LRScheduler:
+    """Rise to each group's learning rate over the share `warmup` of all steps, then fall to near zero.
+
+    Smith and Topin, "Super-convergence" (2017); momentum cycles the other way.
+    """
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=warmup, **options)

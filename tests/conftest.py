@@ -1,0 +1,58 @@
+"""What several tests share: tiny datasets in their true layout, and the command line in this process."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from fcnseg.data import CityScenes
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+# One thread per process: the networks here are small, and several processes share two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TINY = (
+    "model=fcn8s_vgg16_bn",
+    "model.width=0.05",
+    "trainer.accelerator=cpu",
+    "callbacks.progress.leave=false",
+)
+"""Overrides that make a training run take seconds."""
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    """Street scenes written in CamVid's layout: 8 to train on, 4 to validate on, at 64x48."""
+    root = tmp_path / "camvid"
+    for split, seed, count in (("train", 0, 8), ("val", 1, 4)):
+        (root / split).mkdir(parents=True)
+        (root / f"{split}annot").mkdir()
+        for image, mask, name in (CityScenes(count, seed, "real", (48, 64))[i] for i in range(count)):
+            Image.fromarray(image).save(root / split / f"{name}.png")
+            Image.fromarray(np.where(mask == 255, 11, mask).astype(np.uint8)).save(root / f"{split}annot" / f"{name}.png")
+    return root
+
+
+@pytest.fixture
+def fcnseg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+    """Run an `fcnseg` command in this process and in an empty folder; returns the exit code."""
+    from fcnseg.commands.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["fcnseg", *map(str, arguments)])
+        GlobalHydra.instance().clear()
+        try:
+            main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return run
