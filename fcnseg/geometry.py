@@ -112,7 +112,7 @@ class Grid:
 
     def then(self, layer: Layer) -> "Grid":
         """The grid of `layer`'s output when this grid is its input."""
-        reach = -(-layer.kernel // layer.stride) if layer.transposed else layer.extent
+        reach = -(-layer.extent // layer.stride) if layer.transposed else layer.extent
         return Grid(layer.name, layer.map.after(self.map), int(self.field + (reach - 1) * self.stride))
 
 
@@ -136,12 +136,16 @@ def upsampling(name: str, coarse: Grid, fine: Grid) -> Layer:
     """
     factor = coarse.stride / fine.stride
     if factor.denominator != 1:
-        raise GeometryError(f"{name}: stride {coarse.stride} of {coarse.name} is no multiple of {fine.stride} of {fine.name}")
+        raise GeometryError(
+            f"{name}: stride {coarse.stride} of {coarse.name} is no multiple of {fine.stride} of {fine.name}"
+        )
     centre = fine.map(coarse.origin)
     for kernel in (2 * int(factor), 2 * int(factor) - 1):
         if (centre - Fraction(kernel - 1, 2)).denominator == 1:
             return Layer(name, kernel, int(factor), transposed=True)
-    raise GeometryError(f"{name}: the centres of {coarse.name} lie at fraction {centre % 1} of the pixels of {fine.name}")
+    raise GeometryError(
+        f"{name}: the centres of {coarse.name} lie at fraction {centre % 1} of the pixels of {fine.name}"
+    )
 
 
 def crop_offset(source: Grid, reference: Grid) -> int:

@@ -35,7 +35,9 @@ def camvid(tmp_path: Path) -> Path:
         (root / f"{split}annot").mkdir()
         for image, mask, name in (CityScenes(count, seed, "real", (48, 64))[i] for i in range(count)):
             Image.fromarray(image).save(root / split / f"{name}.png")
-            Image.fromarray(np.where(mask == 255, 11, mask).astype(np.uint8)).save(root / f"{split}annot" / f"{name}.png")
+            Image.fromarray(np.where(mask == 255, 11, mask).astype(np.uint8)).save(
+                root / f"{split}annot" / f"{name}.png"
+            )
     return root
 
 

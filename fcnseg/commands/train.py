@@ -92,15 +92,16 @@ def report(trainer: Trainer, model: FCN, data: SegmentationData, folder: Path, s
         "step": trainer.global_step,
         "epoch": trainer.current_epoch,
         "train_seconds": round(seconds, 1),
-        "checkpoint": None,
-        "best": None,
+        "checkpoints": {},
     }
-    keeper = trainer.checkpoint_callback
-    if isinstance(keeper, ModelCheckpoint) and keeper.last_model_path:
-        score = keeper.best_model_score
-        facts["checkpoint"] = keeper.last_model_path
-        facts["best"] = {"checkpoint": keeper.best_model_path, keeper.monitor: None if score is None else float(score)}
+    for keeper in trainer.checkpoint_callbacks:
+        if isinstance(keeper, ModelCheckpoint) and keeper.best_model_path:
+            score = None if keeper.best_model_score is None else float(keeper.best_model_score)
+            facts["checkpoints"][Path(keeper.best_model_path).stem] = {
+                "path": relative(keeper.best_model_path),
+                keeper.monitor or "step": trainer.global_step if keeper.monitor is None else score,
+            }
     write_report(evaluation, model, data, folder, facts)
     print(f"scores and pictures  {relative(folder)}")
-    if facts["checkpoint"]:
-        print(f"checkpoint           {relative(facts['checkpoint'])}")
+    for checkpoint in facts["checkpoints"].values():
+        print(f"checkpoint           {checkpoint['path']}")

@@ -6,14 +6,15 @@ alone is the case of a single share.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 from fcnseg.errors import InputError
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True)
+class Draw:
     """One sample of a batch.
 
     Attributes:
@@ -78,7 +79,9 @@ class BalancedBatchSampler:
         if set(lengths) != set(ratio):
             raise InputError(f"ratio names {', '.join(ratio)}; expected the domains {', '.join(lengths)}")
         if batch_size < num_replicas:
-            raise InputError(f"batch_size {batch_size} is the global batch; expected at least {num_replicas}, one per process")
+            raise InputError(
+                f"batch_size {batch_size} is the global batch; expected at least {num_replicas}, one per process"
+            )
         self.lengths = list(lengths.values())
         by_name = shares({name: ratio[name] for name in lengths}, batch_size)
         self.counts = list(by_name.values())

@@ -33,7 +33,8 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         InputError: when the folder is missing or holds none.
     """
-    found = sorted(p for p in require_folder(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    inside = require_folder(folder).iterdir()
+    found = sorted(p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir())
     if not found:
         raise InputError(f"{folder}: no images; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return found
@@ -45,7 +46,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         InputError: when the file is missing, or no readable image.
     """
-    with _opened(path) as image:
+    with _Opened(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
@@ -55,7 +56,7 @@ def read_label(path: Path) -> np.ndarray:
     Raises:
         InputError: when the file is missing, unreadable, or has several channels.
     """
-    with _opened(path) as image:
+    with _Opened(path) as image:
         if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
             raise InputError(f"{path}: label is a {image.mode} image; expected one channel of class indices")
         values = np.asarray(image)
@@ -64,7 +65,7 @@ def read_label(path: Path) -> np.ndarray:
     return values.astype(np.uint16)
 
 
-class _opened:
+class _Opened:
     """Open and decode an image file, turning every way that can fail into one InputError."""
 
     def __init__(self, path: Path) -> None:

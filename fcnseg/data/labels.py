@@ -39,6 +39,8 @@ class LabelSpace:
         object.__setattr__(self, "palette", tuple(tuple(colour) for colour in self.palette))
         object.__setattr__(self, "ids", tuple(self.ids) or tuple(range(len(self.classes))))
         object.__setattr__(self, "ignored_ids", tuple(self.ignored_ids))
+        if not self.classes:
+            raise InputError(f"label space {self.name}: no classes; expected at least one")
         if len(set(self.classes)) != len(self.classes):
             raise InputError(f"label space {self.name}: a class name stands twice in {self.classes}")
         if not len(self.classes) == len(self.palette) == len(self.ids):
@@ -50,6 +52,11 @@ class LabelSpace:
             raise InputError(f"label space {self.name}: {len(self.classes)} classes; at most {IGNORE_INDEX} fit")
         if repeated := [i for i in self.ids if self.ids.count(i) > 1 or i in self.ignored_ids]:
             raise InputError(f"label space {self.name}: id {repeated[0]} means two things")
+        if bad := [i for i in (*self.ids, *self.ignored_ids) if not (isinstance(i, int) and 0 <= i <= 65535)]:
+            raise InputError(f"label space {self.name}: id {bad[0]!r}; expected whole numbers from 0 to 65535")
+        for colour in self.palette:
+            if len(colour) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in colour):
+                raise InputError(f"label space {self.name}: colour {colour}; expected 3 whole numbers from 0 to 255")
 
     @property
     def num_classes(self) -> int:

@@ -120,7 +120,12 @@ class SegmentationData(LightningDataModule):
         super().__init__()
         if not train:
             raise InputError("train: expected at least one domain")
-        for name, count, least in (("batch_size", batch_size, 1), ("num_workers", num_workers or 0, 0), ("seed", seed, 0)):
+        for name, count, least in (
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers or 0, 0),
+            ("seed", seed, 0),
+            ("steps_per_epoch", 1 if steps_per_epoch is None else steps_per_epoch, 1),
+        ):
             if not isinstance(count, int) or count < least:
                 raise InputError(f"{name}={count!r}: expected a whole number from {least} on")
         if cache not in ("none", "ram"):
@@ -131,7 +136,9 @@ class SegmentationData(LightningDataModule):
         self.label_space = val.label_space
         for name, space in spaces.items():
             if space.classes != self.label_space.classes:
-                raise InputError(f"domain {name!r} has label space {space.name!r}, validation {self.label_space.name!r}")
+                raise InputError(
+                    f"domain {name!r} has label space {space.name!r}, validation {self.label_space.name!r}"
+                )
         self.train, self.val = dict(train), val
         self.size = tuple(size) if size else None
         self.ratio = dict(ratio) if ratio else dict.fromkeys(train, 1.0)
@@ -192,7 +199,7 @@ class SegmentationData(LightningDataModule):
         """
         total = np.zeros((self.label_space.num_classes, 2))
         for name, dataset in self.train.items():
-            step = max(1, len(dataset) // limit)
+            step = max(1, -(-len(dataset) // limit))
             counted = np.zeros_like(total)
             indices = range(0, len(dataset), step)
             for index in indices:

@@ -21,7 +21,9 @@ def resize_image(image: np.ndarray, size: Sequence[int] | None) -> np.ndarray:
     if size is None or image.shape[:2] == tuple(size):
         return image
     shrinks = image.shape[0] * image.shape[1] > size[0] * size[1]
-    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    # OpenCV drops the axis of a single channel.
+    return cv2.resize(image, (size[1], size[0]), interpolation=method).reshape(*size, *image.shape[2:])
 
 
 def resize_mask(mask: np.ndarray, size: Sequence[int]) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Models out of Lightning checkpoints, which are read without executing code from them."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,17 @@ def load_checkpoint(path: str | Path) -> FCN:
         spec = dict(content["hyper_parameters"]["spec"])
         prefix = "model."
         state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError, IndexError) as error:
+    except Exception as error:  # a damaged file fails in torch's reader with almost any exception
         raise InputError(f"{path}: not an fcnseg checkpoint, or damaged") from error
-    model = create_model(spec.pop("name"), **spec)
+    try:
+        model = create_model(spec.pop("name"), **spec)
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise InputError(f"{path}: its spec describes no model ({error})") from error
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(f"{path}: weights do not fit {model.spec.name} ({str(error).splitlines()[-1].strip()})") from error
+    except (RuntimeError, AttributeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{path}: weights do not fit {model.spec.name} ({reason})") from error
     return model.eval()
 
 

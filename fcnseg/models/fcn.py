@@ -100,7 +100,9 @@ class FCN(nn.Module):
         if self.spec.padding == "same":
             # Cut to the outermost samples: half a stride beyond them, or none where centres coincide.
             even = layer.kernel % 2 == 0
-            layer = Layer(name, layer.kernel, layer.stride, layer.stride // 2 if even else layer.stride - 1, transposed=True)
+            layer = Layer(
+                name, layer.kernel, layer.stride, layer.stride // 2 if even else layer.stride - 1, transposed=True
+            )
         return layer, coarse.then(layer)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -60,6 +60,8 @@ def create_model(
         raise InputError(f"weights={weights!r}: expected null; models start from He initialisation")
     if num_classes < 1:
         raise InputError(f"num_classes={num_classes}: expected at least 1")
+    if not 0 <= dropout <= 1:
+        raise InputError(f"dropout={dropout}: expected a probability, from 0 to 1")
     head, backbone = name.split("_", 1)
     spec = ModelSpec(
         name=name,
@@ -76,7 +78,9 @@ def create_model(
     return FCN(create_backbone(backbone, in_channels, padding, width), int(head[3:-1]), spec)
 
 
-def _per_channel(name: str, values: Sequence[float] | None, default: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def _per_channel(
+    name: str, values: Sequence[float] | None, default: tuple[float, ...], channels: int
+) -> tuple[float, ...]:
     if values is None:
         return default if channels == len(default) else (sum(default) / len(default),) * channels
     if len(values) != channels:

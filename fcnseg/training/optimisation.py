@@ -7,12 +7,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR
 
 
-def parameter_groups(model: nn.Module, lr: float, weight_decay: float, bias_lr_factor: float = 2.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, lr: float, weight_decay: float, bias_lr_factor: float = 2.0
+) -> list[dict[str, Any]]:
     """Split parameters as the reference does: biases learn at twice the rate and do not decay.
 
     Scales and shifts of normalisation layers do not decay either, but learn at the plain rate.
     """
-    weights, biases, norms = [], [], []
+    weights: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
+    norms: list[nn.Parameter] = []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
@@ -45,4 +49,6 @@ def one_cycle(optimizer: Optimizer, total_steps: int, warmup: float = 0.1, **opt
     Smith and Topin, "Super-convergence" (2017); momentum cycles the other way.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
-    return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=warmup, **options)
+    # A rise needs two steps: OneCycleLR divides by zero where the warm-up is exactly one step long.
+    rise = warmup if warmup * total_steps > 1 else 0.0
+    return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=rise, **options)

@@ -4,7 +4,7 @@ import torch
 
 
 def fast_precision() -> str:
-    """"bf16-mixed" where the first GPU, or else the CPU, multiplies bfloat16 itself; "32-true" elsewhere.
+    """ "bf16-mixed" where the first GPU, or else the CPU, multiplies bfloat16 itself; "32-true" elsewhere.
 
     Emulated bfloat16 is slower than float32, so an older processor trains in float32.
     """

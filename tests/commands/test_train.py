@@ -1,0 +1,129 @@
+"""The main job end to end: train, evaluate, predict, resume, and two processes, from the command line."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fcnseg.models import load_checkpoint
+
+SMALL = (
+    "data=camvid",
+    "model=fcn8s_vgg16_bn",
+    "model.width=0.1",
+    "model.dropout=0",
+    "data.size=[48,64]",
+    "data.batch_size=4",
+)
+SMALL += ("trainer.accelerator=cpu", "callbacks.progress=null", "data.num_workers=0")
+
+
+def settings(camvid: Path, epochs: int) -> list[str]:
+    return ["train", *SMALL, f"data.root={camvid}", "hydra.run.dir=run", f"trainer.max_epochs={epochs}"]
+
+
+def brute_force_mean_iou(masks: Path, labels: Path) -> float:
+    """Mean IoU from the files alone, by sets of pixels."""
+    pairs = [(np.asarray(Image.open(masks / p.name)), np.asarray(Image.open(p))) for p in sorted(labels.iterdir())]
+    prediction, label = (np.concatenate([pair[i].ravel() for pair in pairs]) for i in (0, 1))
+    kept = label < 11
+    ious = []
+    for c in range(11):
+        union = ((prediction == c) | (label == c)) & kept
+        if union.any():
+            ious.append(((prediction == c) & (label == c)).sum() / union.sum())
+    return float(np.mean(ious))
+
+
+@pytest.mark.slow
+def test_training_learns_and_all_scores_agree(fcnseg, camvid, tmp_path):
+    assert fcnseg(*settings(camvid, epochs=12), "trainer.log_every_n_steps=1") == 0
+    run = tmp_path / "run"
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
+    assert losses[0] == pytest.approx(np.log(11), rel=1e-3), "scores start at zero: the loss of a guess among 11"
+    assert np.mean(losses[-4:]) < 0.7 * losses[0]
+    for name in ("config.yaml", "confusion.png", "examples.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+        assert (run / name).stat().st_size > 0
+
+    metrics = json.loads((run / "metrics.json").read_text())
+    last = [float(row["val/mean_iou"]) for row in rows if row["val/mean_iou"]][-1]
+    assert metrics["mean_iou"] == pytest.approx(last, abs=1e-5)
+    assert metrics["images"] == 4
+    assert metrics["step"] == 24
+
+    checkpoint = f"checkpoint={run}/checkpoints/last.ckpt"
+    assert fcnseg("evaluate", checkpoint, "data=camvid", f"data.root={camvid}", "hydra.run.dir=eval") == 0
+    evaluated = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert evaluated["classes"] == metrics["classes"]
+
+    assert fcnseg("predict", checkpoint, f"input={camvid}/val", "output=out") == 0
+    assert brute_force_mean_iou(tmp_path / "out" / "masks", camvid / "valannot") == pytest.approx(last, abs=1e-4)
+    with Image.open(next((tmp_path / "out" / "overlays").iterdir())) as overlay:
+        assert overlay.width == 64
+        assert overlay.height > 48, "the legend lies below the picture"
+
+
+@pytest.mark.slow
+def test_resuming_goes_on_where_training_stopped(fcnseg, camvid, tmp_path):
+    schedule = ("scheduler=constant", "trainer.deterministic=warn")
+    assert fcnseg(*settings(camvid, epochs=3), *schedule, "hydra.run.dir=whole") == 0
+    assert fcnseg(*settings(camvid, epochs=2), *schedule, "hydra.run.dir=half") == 0
+    resume = "resume=half/checkpoints/last.ckpt"
+    assert fcnseg(*settings(camvid, epochs=3), *schedule, resume, "hydra.run.dir=rest") == 0
+    whole, half, rest = (
+        load_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt").score_fr.weight
+        for name in ("whole", "half", "rest")
+    )
+    assert torch.equal(rest, whole)
+    assert not torch.equal(half, whole)
+
+
+@pytest.mark.slow
+def test_bgc_batches_reach_the_trainer(fcnseg, camvid, tmp_path, capsys):
+    bgc = ["data=camvid_bgc", "data.train.synthetic.length=10", "data.batch_size=5"]
+    assert fcnseg(*settings(camvid, epochs=1), *bgc) == 0
+    shown = capsys.readouterr().out
+    assert "train on 8 camvid, 10 synthetic (a batch: 3 camvid, 2 synthetic), validate on 4" in shown
+
+
+@pytest.mark.slow
+def test_the_console_script_trains_on_two_processes(camvid, tmp_path):
+    script = Path(sys.executable).with_name("fcnseg")
+    command = [script, *settings(camvid, epochs=2), "trainer=ddp_cpu"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 x cpu" in done.stdout
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        logged = [float(row["val/mean_iou"]) for row in csv.DictReader(file) if row["val/mean_iou"]][-1]
+    assert metrics["step"] == 4, "two steps an epoch: the batch is split, not doubled"
+    assert metrics["mean_iou"] == pytest.approx(logged, abs=1e-5), "two halves of the validation make one matrix"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["camvid", "run"], "the working directory stays as it was"
+
+
+def test_a_killed_save_leaves_the_old_checkpoint(tmp_path):
+    """Lightning writes checkpoints to a temporary file first; if that ever changes, users lose work."""
+    from lightning_fabric.utilities.cloud_io import _atomic_save
+
+    path = tmp_path / "last.ckpt"
+    _atomic_save({"step": 1}, path)
+    code = (
+        "import os, fsspec.implementations.local as local, torch\n"
+        "write = local.LocalFileOpener.write\n"
+        "def half(self, data):\n    write(self, data[: len(data) // 2]); self.f.flush(); os._exit(9)\n"
+        "local.LocalFileOpener.write = half\n"
+        "from lightning_fabric.utilities.cloud_io import _atomic_save\n"
+        f"_atomic_save({{'step': 2, 'weights': torch.ones(1000)}}, {str(path)!r})\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 9, "the save must have been interrupted"
+    assert torch.load(path, weights_only=True) == {"step": 1}
