@@ -49,7 +49,7 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
         _convert_="all",
     )
     # The memory layout that convolutions are fastest in, on CPUs and GPUs alike.
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(memory_format=torch.channels_last)
     return SegmentationModule(
         model,
         loss=instantiate(config.loss, class_pixels=data.class_pixels),

@@ -1,10 +1,9 @@
 """Procedural street scenes: perspective streets with exact masks, drawn from a seed and an index.
 
-Every scene is a metric street (`street`) seen by a dashboard camera (`canvas`), painted from
-far to near (`ground`, `buildings`, `vehicles`, `people`, `objects`)
-and photographed in one of two looks (`looks`): clean and game-like, or textured, hazy and unevenly
-exposed like a photograph. The looks also differ in what streets are like, so that there is a domain gap to
-close. Rendered streets as training data are SYNTHIA's idea (Ros et al., CVPR 2016).
+Every scene is a metric street (`street`) seen by a dashboard camera (`canvas`), painted from far to near (`ground`,
+`buildings`, `vehicles`, `people`, `objects`) and photographed in one of two looks (`looks`): clean and game-like, or
+textured, hazy and unevenly exposed like a photograph. The looks also differ in what streets are like, so that there is
+a domain gap to close. Rendered streets as training data are SYNTHIA's idea (Ros et al., CVPR 2016).
 """
 
 import numpy as np

@@ -190,7 +190,7 @@ class Canvas:
         if right <= left or bottom <= top:
             return
         inside = np.zeros((bottom - top, right - left), np.uint8)
-        cv2.fillConvexPoly(inside, corners - np.int32([left * _UNIT, top * _UNIT]), 1, cv2.LINE_8, _SHIFT)
+        cv2.fillConvexPoly(inside, corners - np.array([left * _UNIT, top * _UNIT], np.int32), 1, cv2.LINE_8, _SHIFT)
         ink = self.ink(colour, sum(p[2] for p in points) / len(points), label)
         view = self.pixels[top:bottom, left:right]
         tint = np.full_like(view, np.clip(ink, 0, 255).astype(np.uint8))

@@ -23,7 +23,7 @@ _STEPS = np.linspace(0, 1, 10)
 def paint_sky(canvas: Canvas, dice: Dice, look: Look) -> Colour:
     """Fill the canvas with sky and clouds; returns the colour at the horizon."""
     camera = canvas.camera
-    zenith, low = (np.float32(c) * np.float32(dice(0.93, 1.03)) for c in dice.pick(look.sky))
+    zenith, low = (np.array(c, np.float32) * np.float32(dice(0.93, 1.03)) for c in dice.pick(look.sky))
     cover, offset = dice(-0.5, 0.7), (dice(0, 512), dice(0, 512))
     cloud = np.float32(250 * dice(0.75, 1.0))
     bottom = min(max(int(camera.horizon_px) + 2, 1), camera.height)
@@ -145,13 +145,13 @@ def _settle(canvas: Canvas, shadows: list[Patch], darkness: float, top: int) -> 
     view = canvas.pixels[top:]
     if not len(view):
         return
-    shade = np.zeros(view.shape[:2], np.uint8)
+    sharp = np.zeros(view.shape[:2], np.uint8)
     for corners in _pixels(camera, shadows):
-        cv2.fillPoly(shade, [corners - np.int32([0, top * _UNIT])], 255, cv2.LINE_8, _SHIFT)
-    shade = cv2.GaussianBlur(shade, (0, 0), max(camera.width / 240, 0.3))
+        cv2.fillPoly(sharp, [corners - np.array([0, top * _UNIT], np.int32)], 255, cv2.LINE_8, _SHIFT)
+    shade = cv2.GaussianBlur(sharp, (0, 0), max(camera.width / 240, 0.3))
     colour, distance = canvas.haze
     down = np.arange(top, camera.height, dtype=np.float32) - camera.horizon_px
     depth = camera.focal_px * camera.eye / np.maximum(down, 1e-3)
     keep = np.exp(-depth / distance).astype(np.float32)[:, None, None]
     light = (1 - shade[..., None] * np.float32(darkness / 255)) * keep
-    view[..., :3] = view[..., :3] * light + np.float32(colour) * (1 - keep)
+    view[..., :3] = view[..., :3] * light + np.array(colour, np.float32) * (1 - keep)

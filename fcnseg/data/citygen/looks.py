@@ -133,7 +133,7 @@ LOOK_BY_NAME = {"synthetic": SYNTHETIC, "real": REAL}
 # how strongly it shows surface texture.
 _SURFACE = np.zeros(256, np.uint8)
 _SURFACE[[3, 4]], _SURFACE[[1, 7]] = 1, 2
-_GRAIN = np.float32([0.05, 0.8, 0.5, 0.8, 1.0, 0.6, 0.2, 0.8, 0.35, 0.6, 0.6])
+_GRAIN = np.array([0.05, 0.8, 0.5, 0.8, 1.0, 0.6, 0.2, 0.8, 0.35, 0.6, 0.6], np.float32)
 
 
 def surface_grain(camera: Camera, walls: tuple[float, float], mask: np.ndarray) -> np.ndarray:
@@ -192,7 +192,7 @@ def finish(
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     gain = 1 + cv2.LUT(mask, strength) * surface_grain(camera, walls, mask)
     gain *= cv2.LUT(mask, light) * (1 - np.float32(vignette / 2) * (x * x + y * y))
-    image = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB).astype(np.float32)
+    image: np.ndarray = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB).astype(np.float32)
     image *= gain[..., None]
     if (sigma := blur * width / 240) > 0.2:
         image = cv2.GaussianBlur(image, (0, 0), sigma)

@@ -58,7 +58,7 @@ def bush(canvas: Canvas, dice: Dice, look: Look, x: float, z: float, width: floa
 
 def _ramp(canvas: Canvas, dark: np.ndarray, bright: np.ndarray, z: float) -> np.ndarray:
     """(256, 1, 3) uint8 colours between two, as seen at distance z."""
-    low, high = (np.float32(canvas.ink(tuple(c.tolist()), z, 0)[:3]) for c in (dark, bright))
+    low, high = (np.array(canvas.ink(tuple(c.tolist()), z, 0)[:3], np.float32) for c in (dark, bright))
     return np.minimum(low + _LEVELS * (high - low), 255).astype(np.uint8)
 
 

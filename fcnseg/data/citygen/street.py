@@ -117,7 +117,7 @@ def _cross_section(dice: Dice, look: Look, camera: Camera) -> Street:
     return Street(
         camera, lane, lanes, road, kerbs, fronts, walls, end=dice(60, 140), closed=dice.chance(0.4), sun=sun,
         light=(*light, dice(0.7, 1.0)), bare=dice.chance(look.bare),
-        parked=tuple(taken * dice(0.6, 1.5) * bay for bay in bays),
+        parked=(taken * dice(0.6, 1.5) * bays[0], taken * dice(0.6, 1.5) * bays[1]),
     )  # fmt: skip
 
 
@@ -156,8 +156,9 @@ def _terrace(street: Street, dice: Dice, look: Look, side: int, z: float, storey
             high = storeys if same else max(1, storeys + dice.integer(-1, 1))
             house = build(dice, look, high, house if same else None)
             x, light = street.walls[which], (street.light[which], street.light[2])
-            where = {"x": x, "z": (z, z + length), "depth": dice(8, 14), "light": light, "corner": z == start}
-            paint = partial(building, house=house, **where)
+            paint = partial(
+                building, house=house, x=x, z=(z, z + length), depth=dice(8, 14), light=light, corner=z == start
+            )
             street.things.append(Thing(z + length, paint))
             if street.sun == side:
                 reach = x - side * house.height * 0.9, 0.35 * house.height
@@ -255,8 +256,8 @@ def _kerbside(street: Street, dice: Dice, look: Look, side: int) -> None:
         z = _depth(dice, 4, 25)
         for i in range(dice.integer(1, 3)):
             far = z + 6 * i + 6
-            where = {"x": kerb + side * 0.3, "z": far - 6, "length": 6, "height": 1.1}
-            street.things.append(Thing(far, partial(objects.railing, look=look, **where)))
+            paint = partial(objects.railing, look=look, x=kerb + side * 0.3, z=far - 6, length=6, height=1.1)
+            street.things.append(Thing(far, paint))
 
 
 def _parked(street: Street, dice: Dice, look: Look, side: int) -> None:

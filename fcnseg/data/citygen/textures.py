@@ -108,8 +108,8 @@ def _bare(rng: np.random.Generator) -> Stencil:
 
     def grow(x: float, y: float, angle: float, length: float, width: float) -> None:
         x1, y1 = x + length * math.sin(angle), y - length * math.cos(angle)
-        ends = np.array([[x, y], [x1, y1]]) * size
-        cv2.line(wood, *ends.astype(int).tolist(), 255, max(1, round(width * size)), cv2.LINE_8)
+        start, end = (np.array([[x, y], [x1, y1]]) * size).astype(int).tolist()
+        cv2.line(wood, start, end, 255, max(1, round(width * size)), cv2.LINE_8)
         if length < 0.03:
             tips.append((x1, y1))
             return

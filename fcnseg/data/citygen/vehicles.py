@@ -92,7 +92,7 @@ def _vehicle_end(
         x0, x1 = left + x0 * width, left + x1 * width
         canvas.face([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)], colour, CAR)
 
-    lamp = (190, 20, 15) if away else (235, 235, 225)
+    lamp: Colour = (190, 20, 15) if away else (235, 235, 225)
     lamp = lit(lamp, 1.2 if dice.chance(0.3) else 0.75)
     plate = (215, 190, 60) if away and dice.chance(0.6) else (220, 220, 215)
     patch(0.05, 0.2, 0.0, base, (12, 12, 12))

@@ -1,0 +1,227 @@
+"""Resizing against block averages and pixel centres, and augmentation by images that carry their mask."""
+
+import random
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fcnseg.data.transforms import resize_image, resize_mask, resize_pipeline, street_pipeline
+
+SIZE = (30, 40)
+
+
+def noise(*shape: int, seed: int = 0, high: int = 256) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, high, shape).astype(np.uint8)
+
+
+def striped(height: int = 60, width: int = 80, period: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """An image of vertical bands of 50 and 250, and the mask that tells the bands apart: 0 and 1."""
+    mask = np.broadcast_to(np.arange(width) // period % 2, (height, width)).astype(np.uint8)
+    return np.stack([50 + 200 * mask] * 3, axis=2), mask
+
+
+# Resizing
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 5])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_shrinking_averages_blocks(factor: int, channels: int) -> None:
+    image = noise(6 * factor, 8 * factor, channels)
+    blocks = image.reshape(6, factor, 8, factor, channels).mean(axis=(1, 3))
+    resized = resize_image(image, (6, 8))
+    assert resized.shape == (6, 8, channels)
+    assert resized.dtype == np.uint8
+    assert np.abs(resized - blocks).max() <= 0.5 + 1e-4  # no more than the rounding
+
+
+def test_enlarging_is_bilinear_between_pixel_centres() -> None:
+    image = noise(9, 12, 3)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    expected = torch.nn.functional.interpolate(tensor, size=(21, 30), mode="bilinear", align_corners=False)
+    resized = resize_image(image, (21, 30))
+    assert np.abs(resized - expected[0].permute(1, 2, 0).numpy()).max() < 1
+
+
+def test_an_image_of_the_right_size_or_without_a_size_is_not_touched() -> None:
+    image = noise(9, 12, 3)
+    assert resize_image(image, None) is image
+    assert resize_image(image, [9, 12]) is image
+
+
+side = st.integers(1, 64)
+
+
+@settings(max_examples=150, deadline=None)
+@given(height=side, width=side, to_height=side, to_width=side, seed=st.integers(0, 99))
+def test_masks_take_the_pixel_under_the_centre(
+    height: int, width: int, to_height: int, to_width: int, seed: int
+) -> None:
+    mask = noise(height, width, seed=seed)
+    # The centre of target pixel i lies at (i + 1/2) * from / to, inside the source pixel of its whole part.
+    rows = (2 * np.arange(to_height) + 1) * height // (2 * to_height)
+    columns = (2 * np.arange(to_width) + 1) * width // (2 * to_width)
+    resized = resize_mask(mask, (to_height, to_width))
+    assert np.array_equal(resized, mask[rows][:, columns])
+    assert set(np.unique(resized)) <= set(np.unique(mask))
+
+
+@pytest.mark.parametrize("size", [(180, 240), (360, 480), (227, 303), (720, 960), (64, 64)])
+def test_masks_of_camvids_size_take_the_pixel_under_the_centre(size: tuple[int, int]) -> None:
+    mask = np.where(noise(360, 480) < 20, 255, noise(360, 480, seed=1, high=11)).astype(np.uint8)
+    rows = (2 * np.arange(size[0]) + 1) * 360 // (2 * size[0])
+    columns = (2 * np.arange(size[1]) + 1) * 480 // (2 * size[1])
+    assert np.array_equal(resize_mask(mask, size), mask[rows][:, columns])
+
+
+def test_the_plain_pipeline_only_resizes() -> None:
+    image, mask = noise(60, 80, 3), noise(60, 80, high=11)
+    for seed in range(3):
+        resized, small = resize_pipeline(SIZE)(image, mask, seed)
+        assert np.abs(resized - image.reshape(30, 2, 40, 2, 3).mean(axis=(1, 3))).max() <= 0.5
+        assert np.array_equal(small, mask[1::2, 1::2])
+
+
+# Randomness
+
+
+def test_the_seed_alone_decides() -> None:
+    image, mask = noise(60, 80, 3), noise(60, 80, high=11)
+    used, fresh = street_pipeline(SIZE), street_pipeline(SIZE)
+    results = {}
+    for seed in range(12):
+        results[seed] = used(image, mask, seed)
+    for seed in reversed(range(12)):
+        random.seed(seed * 7)
+        np.random.seed(seed * 5)
+        again = fresh(image, mask, seed)
+        assert np.array_equal(again[0], results[seed][0])
+        assert np.array_equal(again[1], results[seed][1])
+    assert len({augmented.tobytes() for augmented, _ in results.values()}) == 12
+
+
+def test_the_result_has_the_size_and_the_inputs_stay_as_they_were() -> None:
+    image, mask = noise(33, 91, 3), noise(33, 91, high=11)
+    before = image.copy(), mask.copy()
+    augment = street_pipeline((17, 23), scale=(0.3, 3.0))
+    for seed in range(30):
+        augmented, small = augment(image, mask, seed)
+        assert augmented.shape == (17, 23, 3)
+        assert small.shape == (17, 23)
+        assert augmented.dtype == small.dtype == np.uint8
+    assert np.array_equal(image, before[0])
+    assert np.array_equal(mask, before[1])
+
+
+# Geometry
+
+
+def test_image_and_mask_stay_aligned_to_the_pixel() -> None:
+    """Area averages and bilinear weights both cross one half exactly where the mask changes class."""
+    image, mask = striped()
+    augment = street_pipeline(SIZE, scale=(0.6, 3.0), colour=0)
+    compared = 0
+    for seed in range(60):
+        augmented, small = augment(image, mask, seed)
+        value = augmented[..., 0].astype(int)
+        clear = (small != 255) & (np.abs(value - 150) > 5)  # not on the fence
+        assert np.array_equal(small[clear], value[clear] > 150)
+        compared += clear.mean() / 60
+    assert compared > 0.8
+
+
+def test_image_and_mask_agree_inside_regions_of_many_classes() -> None:
+    mask = np.kron(noise(6, 8, high=6), np.ones((10, 10), np.uint8))
+    image = np.stack([40 * mask] * 3, axis=2)
+    augment = street_pipeline(SIZE, scale=(0.6, 3.0), colour=0)
+    for seed in range(40):
+        augmented, small = augment(image, mask, seed)
+        kernel = np.ones((5, 5), np.uint8)
+        inside = (cv2.erode(small, kernel) == cv2.dilate(small, kernel)) & (small != 255)
+        assert inside.any()
+        assert np.array_equal(augmented[inside], np.stack([40 * small[inside]] * 3, axis=1))
+
+
+def test_padding_is_ignored_in_the_mask_and_nowhere_else() -> None:
+    image, mask = np.full((60, 80, 3), 200, np.uint8), np.full((60, 80), 3, np.uint8)
+    augment = street_pipeline(SIZE, scale=(0.3, 0.9), colour=0)
+    padded = 0
+    for seed in range(40):
+        augmented, small = augment(image, mask, seed)
+        assert np.array_equal(augmented[..., 0] == 0, small == 255)
+        assert np.array_equal(augmented[..., 0] == 200, small == 3)
+        padded += (small == 255).any()
+    assert padded == 40
+
+
+def test_the_scale_stays_in_its_range_and_is_uniform_in_its_logarithm() -> None:
+    size, (low, high) = (100, 100), (0.4, 0.8)
+    augment = street_pipeline(size, scale=(low, high), colour=0)
+    image, mask = np.zeros((100, 100, 3), np.uint8), np.zeros((100, 100), np.uint8)
+    factors = []
+    for seed in range(400):
+        inside = augment(image, mask, seed)[1] == 0
+        height, width = inside.any(axis=1).sum(), inside.any(axis=0).sum()
+        assert height == width  # the aspect ratio stays
+        assert low * 100 <= height <= high * 100
+        factors.append(height / 100)
+    assert min(factors) < 0.42
+    assert max(factors) > 0.77
+    assert np.median(factors) == pytest.approx(np.sqrt(low * high), abs=0.015)
+
+
+def test_a_scale_of_two_shows_half_the_image_at_twice_the_size() -> None:
+    image, mask = striped(30, 40, period=5)
+    lefts = set()
+    for seed in range(20):
+        small = street_pipeline(SIZE, scale=(2.0, 2.0), flip=0, colour=0)(image, mask, seed)[1]
+        edges = np.flatnonzero(np.diff(small[0]))
+        assert (np.diff(edges) == 10).all()
+        assert len(edges) in (3, 4)
+        lefts.add(int(edges[0]))
+    assert len(lefts) > 4  # the crop moves
+
+
+@pytest.mark.parametrize("flip", [0, 1])
+def test_flips_are_never_or_always(flip: int) -> None:
+    image, mask = noise(60, 80, 3), noise(60, 80, high=11)
+    expected = resize_pipeline(SIZE)(image, mask, 0)
+    for seed in range(20):
+        augmented = street_pipeline(SIZE, scale=(1, 1), flip=flip, colour=0)(image, mask, seed)
+        for ours, plain in zip(augmented, expected, strict=True):
+            assert np.array_equal(ours, plain[:, ::-1] if flip else plain)
+
+
+def test_half_of_the_images_are_flipped_by_default() -> None:
+    image, mask = noise(60, 80, 3), noise(60, 80, high=11)
+    plain = resize_pipeline(SIZE)(image, mask, 0)[1]
+    augment = street_pipeline(SIZE, scale=(1, 1), colour=0)
+    flips = sum(np.array_equal(augment(image, mask, seed)[1], plain[:, ::-1]) for seed in range(200))
+    assert 75 < flips < 125
+
+
+# Colours
+
+
+@pytest.mark.parametrize(("colour", "share"), [(0, 0), (1, 1), (0.8, 0.8)])
+def test_colours_change_as_often_as_asked_and_leave_the_mask_alone(colour: float, share: float) -> None:
+    image, mask = noise(60, 80, 3), noise(60, 80, high=11)
+    plain = resize_pipeline(SIZE)(image, mask, 0)
+    augment = street_pipeline(SIZE, scale=(1, 1), flip=0, colour=colour)
+    changed = 0
+    for seed in range(100):
+        augmented, small = augment(image, mask, seed)
+        assert np.array_equal(small, plain[1])
+        changed += not np.array_equal(augmented, plain[0])
+    assert changed / 100 == pytest.approx(share, abs=0.1 if 0 < share < 1 else 0)
+
+
+def test_brightness_scales_the_image_within_its_range() -> None:
+    image, mask = np.full((60, 80, 3), 100, np.uint8), np.zeros((60, 80), np.uint8)
+    augment = street_pipeline(SIZE, colour=1, scale=(1, 1), brightness=0.3, contrast=0, saturation=0, hue=0)
+    levels = [int(augment(image, mask, seed)[0][0, 0, 0]) for seed in range(100)]
+    assert 69 <= min(levels) < 75
+    assert 125 < max(levels) <= 131

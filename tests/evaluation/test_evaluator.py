@@ -1,0 +1,57 @@
+"""Evaluation: one pass gives the matrix, the score of each image, and the report's files."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import fcnseg
+from fcnseg.data import CityScenes, SegmentationData
+from fcnseg.evaluation import evaluate, write_report
+
+
+@pytest.fixture(scope="module")
+def data():
+    scenes = CityScenes(5, seed=1, look="real", size=(40, 56))
+    return SegmentationData({"real": scenes}, scenes, size=(30, 42), num_workers=0)
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    torch.manual_seed(1)
+    model = fcnseg.create_model("fcn16s_alexnet", num_classes=11, width=0.1, input_size=data.size)
+    for name in ("score_fr", "score_pool2"):
+        torch.nn.init.normal_(model.get_submodule(name).weight)
+    return model.train()
+
+
+def test_scores_are_those_of_the_predictors_masks(model, data):
+    evaluation = evaluate(model, data.validation_loader())
+    assert model.training, "the model is left as it was"
+    predictor = fcnseg.Predictor(model, device="cpu")
+    expected = np.zeros((11, 11), int)
+    for image, mask, _ in (data.val[i] for i in range(5)):
+        np.add.at(expected, (mask.ravel(), predictor(image).mask.ravel()), 1)
+    model.train()
+    np.testing.assert_array_equal(evaluation.confusion, expected)
+    assert evaluation.names == tuple(data.val[i][2] for i in range(5))
+
+
+def test_the_report_is_written_whole(model, data, tmp_path, capsys):
+    evaluation = evaluate(model, data.validation_loader())
+    write_report(evaluation, model, data, tmp_path, {"checkpoint": "x.ckpt"}, examples=2)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["checkpoint"] == "x.ckpt"
+    assert written["images"] == 5
+    assert sum(c["pixels"] for c in written["classes"].values()) == 5 * 40 * 56
+    accuracy = np.trace(evaluation.confusion) / evaluation.confusion.sum()
+    assert written["pixel_accuracy"] == pytest.approx(accuracy)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["confusion.png", "examples.png", "metrics.json"]
+    assert "pedestrian" in capsys.readouterr().out
+
+
+def test_a_single_image_makes_a_report_too(model, data, tmp_path):
+    one = SegmentationData({"a": data.val}, CityScenes(1, size=(40, 56)), size=(30, 42), num_workers=0)
+    write_report(evaluate(model, one.validation_loader()), model, one, tmp_path, {})
+    assert (tmp_path / "examples.png").is_file()

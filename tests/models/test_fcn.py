@@ -1,0 +1,316 @@
+"""The networks against the reference (Caffe's scores and crops), and against what alignment means for an image."""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fcnseg.geometry import Layer
+from fcnseg.models import FCN, create_model, list_models
+from fcnseg.models.backbones import PADDINGS, read_layers
+from fcnseg.models.fcn import _interpolated, _transposed, bilinear_kernel
+
+ORACLE = Path(__file__).parents[2].parent / "shared" / "oracle"
+EVERY_MODEL = [(name, padding) for name in list_models() for padding in PADDINGS]
+EVERY_ALIGNMENT = [(name, padding) for name, padding in EVERY_MODEL if not name.endswith("_bn")]
+
+
+def small(name: str, padding: str, **values) -> FCN:
+    return create_model(name, padding=padding, **({"num_classes": 3, "width": 0.05} | values)).eval()
+
+
+def score_layers(model: FCN) -> dict[str, nn.Conv2d]:
+    return {name: layer for name, layer in model.named_children() if name.startswith("score_")}
+
+
+def give_scores(model: FCN) -> FCN:
+    """Random score layers, whose zeros would hide everything behind them."""
+    torch.manual_seed(3)
+    for layer in score_layers(model).values():
+        nn.init.normal_(layer.weight)
+        nn.init.normal_(layer.bias)
+    return model
+
+
+class TestReference:
+    """Berkeley's Caffe networks: the offsets in their prototxt files, and their scores."""
+
+    @pytest.mark.parametrize(
+        ("name", "crops"),
+        [
+            ("fcn32s_vgg16", [19]),
+            ("fcn16s_vgg16", [5, 27]),
+            ("fcn8s_vgg16", [5, 9, 31]),
+            ("fcn32s_caffenet", [18]),
+        ],
+    )
+    def test_crops(self, name: str, crops: list[int]) -> None:
+        assert [fusion.crop for fusion in small(name, "caffe").fusions] == crops
+
+    @pytest.mark.parametrize(
+        ("name", "kernels"),
+        [
+            ("fcn32s_vgg16", [(64, 32)]),
+            ("fcn16s_vgg16", [(4, 2), (32, 16)]),
+            ("fcn8s_vgg16", [(4, 2), (4, 2), (16, 8)]),
+            ("fcn32s_caffenet", [(63, 32)]),
+        ],
+    )
+    def test_upsampling_kernels_and_strides(self, name: str, kernels: list[tuple[int, int]]) -> None:
+        assert [(f.layer.kernel, f.layer.stride) for f in small(name, "caffe").fusions] == kernels
+
+    @pytest.mark.parametrize(
+        ("name", "oracle"), [("fcn32s_vgg16", "voc-fcn32s"), ("fcn32s_caffenet", "voc-fcn-alexnet")]
+    )
+    def test_scores(self, name: str, oracle: str) -> None:
+        """OpenCV's Caffe importer computed the expected scores, from the same seeded weights."""
+        path = ORACLE / f"{oracle}-97x131.npz"
+        if not path.is_file():
+            pytest.skip(f"{path} is not here")
+        expected = np.load(path)["score"]
+        x = (np.random.default_rng(7).standard_normal((1, 3, *expected.shape[2:])) * 50).astype("float32")
+        with torch.device("meta"):  # 500 MB that would be initialised only to be overwritten
+            model = create_model(name, num_classes=21, padding="caffe").eval()
+        for layer, convolution in convolutions(model):
+            convolution.weight, convolution.bias = seeded(layer, convolution.weight.shape)
+        with torch.inference_mode():
+            scores = model(torch.from_numpy(x)).numpy()
+        assert scores.shape == expected.shape
+        assert np.abs(scores - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def convolutions(model: FCN) -> Iterator[tuple[str, nn.Conv2d]]:
+    for chain in (model.backbone, model):
+        yield from ((name, layer) for name, layer in chain.named_children() if isinstance(layer, nn.Conv2d))
+
+
+def seeded(name: str, shape: torch.Size) -> tuple[nn.Parameter, nn.Parameter]:
+    """The oracle's weight and bias of a convolution (its README)."""
+    scale = np.sqrt(2 / np.prod(shape[1:]))
+    weight = np.random.default_rng(zlib.crc32(f"{name}.w".encode())).standard_normal(shape)
+    weight *= scale
+    bias = np.random.default_rng(zlib.crc32(f"{name}.b".encode())).standard_normal(shape[:1]) * 0.1
+    return tuple(nn.Parameter(torch.from_numpy(v.astype("float32")), requires_grad=False) for v in (weight, bias))
+
+
+class TestSizes:
+    """Logits have the image's size, whatever it is."""
+
+    @pytest.mark.parametrize(("name", "padding"), EVERY_MODEL)
+    def test_of_every_model(self, name: str, padding: str) -> None:
+        model = give_scores(small(name, padding))
+        for size in [(1, 1), (1, 7), (31, 33), (32, 32), (64, 65), (97, 16)]:
+            self.assert_size(model, size)
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(1, 80), st.integers(1, 80))
+    def test_of_any_image_with_same_padding(self, height: int, width: int) -> None:
+        for model in self.same:
+            self.assert_size(model, (height, width))
+
+    @settings(max_examples=15, deadline=None)
+    @given(st.integers(1, 80), st.integers(1, 80))
+    def test_of_any_image_with_caffe_padding(self, height: int, width: int) -> None:
+        for model in self.caffe:
+            self.assert_size(model, (height, width))
+
+    @pytest.mark.parametrize(("name", "padding"), [pair for pair in EVERY_MODEL if pair[1] == "caffe"])
+    def test_crops_of_caffe_padding_lie_inside_what_they_crop(self, name: str, padding: str) -> None:
+        """Nothing is filled in: each crop ends where there are pixels, as Caffe demands."""
+        model = small(name, padding)
+        for size in range(1, 400):
+            sizes, n = {}, size
+            for layer in read_layers(model.backbone):
+                n = sizes[layer.name] = layer.output_size(n)
+            n = Layer("fc6", model.backbone.fc6_kernel).output_size(n)
+            for fusion in model.fusions:
+                n = fusion.layer.output_size(n)
+                if fusion.tap:
+                    assert fusion.crop + n <= sizes[fusion.tap]
+            assert model.fusions[-1].crop + size <= n
+
+    same = tuple(give_scores(small(name, "same")) for name in ("fcn8s_vgg16", "fcn8s_alexnet", "fcn16s_alexnet"))
+    caffe = tuple(give_scores(small(name, "caffe")) for name in ("fcn8s_alexnet", "fcn16s_vgg16"))
+
+    @staticmethod
+    def assert_size(model: FCN, size: tuple[int, int]) -> None:
+        with torch.inference_mode():
+            logits = model(torch.ones(2, 3, *size))
+        assert logits.shape == (2, 3, *size)
+        assert logits.isfinite().all()
+        assert logits.std() > 0
+
+
+def averaging(model: FCN) -> FCN:
+    """The network with averages for maxima, equal positive weights and no biases: linear on positive images."""
+    for chain in (model.backbone, model):
+        for name, layer in chain.named_children():
+            if isinstance(layer, nn.MaxPool2d):
+                setattr(chain, name, nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode))
+            elif isinstance(layer, nn.LocalResponseNorm):
+                setattr(chain, name, nn.Identity())
+            elif isinstance(layer, nn.Conv2d):
+                nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
+                nn.init.zeros_(layer.bias)
+    return model.double()
+
+
+def mirror_symmetric(model: FCN) -> FCN:
+    """The network with every kernel averaged with its mirror image."""
+    with torch.no_grad():
+        for _, layer in convolutions(model):
+            layer.weight += layer.weight.flip(-1)
+            layer.weight += layer.weight.flip(-2)
+    return model.double()
+
+
+class TestAlignment:
+    """Logits lie over the pixels that they speak of, in every model and both paddings."""
+
+    @pytest.mark.parametrize("axis", [-1, -2], ids=["columns", "rows"])
+    @pytest.mark.parametrize(("name", "padding"), EVERY_ALIGNMENT)
+    def test_an_averaging_network_gives_each_pixel_its_own_place(self, name: str, padding: str, axis: int) -> None:
+        """The centroid of where a logit looks is its own pixel.
+
+        The network is linear here, so its response to an image of positions over its response to an image
+        of ones is the mean position, weighted by the gradient. Bilinear interpolation is exact on such ramps:
+        a skip or a crop that is off by d pixels moves the centroid by its share of d, at every pixel.
+        """
+        model = averaging(small(name, padding, in_channels=1))
+        image = torch.ones(1, 1, 40, 640, dtype=torch.float64)
+        position = torch.arange(640, dtype=torch.float64).expand_as(image)
+        if axis == -2:
+            image, position = image.mT, position.mT
+        with torch.inference_mode():
+            centroid = model(position) / model(image)
+        away_from_borders = slice(256, 384)  # beyond half of fc6's field of 404 and one stride of 32
+        error = (centroid - position).movedim(axis, -1)[..., away_from_borders]
+        assert error.abs().max() < 1e-6
+
+    def test_the_gradient_itself_is_centred(self) -> None:
+        """The same for one period of the coarsest grid with autograd, in two dimensions, skips and all."""
+        model = averaging(small("fcn8s_vgg16", "same", in_channels=1))
+        image = torch.ones(1, 1, 512, 512, dtype=torch.float64, requires_grad=True)
+        logits = model(image).sum(1)[0]
+        errors = []
+        for pixel in range(240, 272, 4):
+            (gradient,) = torch.autograd.grad(logits[pixel, pixel + 3], image, retain_graph=True)
+            weights = gradient[0, 0] / gradient.sum()
+            positions = torch.arange(512, dtype=torch.float64)
+            errors += [weights.sum(1) @ positions - pixel, weights.sum(0) @ positions - (pixel + 3)]
+        assert torch.stack(errors).abs().max() < 1e-6
+
+    @pytest.mark.parametrize("name", [name for name, padding in EVERY_ALIGNMENT if padding == "same"])
+    def test_a_mirrored_image_gives_mirrored_logits(self, name: str) -> None:
+        """With mirror-symmetric kernels; the poolings stay as they are and the borders count.
+
+        Sizes are those that the taps cover evenly: whole blocks for VGG, samples on both ends for AlexNet.
+        """
+        model = mirror_symmetric(give_scores(small(name, "same")))
+        extra = 0 if "vgg" in name else 1
+        images = torch.randn(1, 3, 64 + extra, 96 + extra, generator=torch.Generator().manual_seed(0)).double()
+        with torch.inference_mode():
+            logits = model(images)
+            assert (logits - logits.flip(-1)).abs().max() > 0.1 * logits.std()
+            for axes in [(-1,), (-2,), (-1, -2)]:
+                torch.testing.assert_close(model(images.flip(axes)).flip(axes), logits)
+
+    @pytest.mark.parametrize(("name", "padding"), EVERY_ALIGNMENT)
+    def test_an_image_moved_by_a_stride_gives_moved_logits(self, name: str, padding: str) -> None:
+        """With random weights; the margin is the field that reaches beyond the image."""
+        model = give_scores(small(name, padding)).double()
+        images = torch.randn(1, 3, 32, 576, generator=torch.Generator().manual_seed(0)).double()
+        with torch.inference_mode():
+            logits, moved = model(images), model(images.roll(32, -1))
+        inner = slice(272, 304)
+        expected = logits[..., 240:272]
+        assert expected.std() > 0
+        torch.testing.assert_close(moved[..., inner], expected)
+
+
+class TestUpsampling:
+    @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64])
+    def test_kernel_is_caffes_filler(self, size: int) -> None:
+        """f = ceil(K / 2), c = (2f - 1 - f % 2) / (2f), weight = 1 - |x / f - c|, as filler.hpp has it."""
+        f = -(-size // 2)
+        c = (2 * f - 1 - f % 2) / (2 * f)
+        ramp = [1 - abs(x / f - c) for x in range(size)]
+        np.testing.assert_allclose(bilinear_kernel(size).numpy(), np.outer(ramp, ramp), atol=1e-6)
+
+    @pytest.mark.parametrize("stride", [2, 8, 16, 32])
+    @pytest.mark.parametrize("even", [True, False], ids=["2s", "2s-1"])
+    def test_same_padding_interpolates_as_the_transposed_convolution_does(self, stride: int, even: bool) -> None:
+        """Everywhere between the outermost samples; beyond them one repeats samples, the other fades to zero."""
+        padding = stride // 2 if even else stride - 1
+        layer = Layer("upscore", 2 * stride if even else 2 * stride - 1, stride, padding, transposed=True)
+        scores = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+        interpolated = _interpolated(scores, layer)
+        assert interpolated.shape[-2:] == (layer.output_size(4), layer.output_size(6))
+        transposed = _transposed(scores, layer)[..., padding:-padding, padding:-padding]
+        beyond = stride // 2 if even else 0
+        between = [slice(beyond, n - beyond) for n in interpolated.shape[-2:]]
+        torch.testing.assert_close(interpolated[..., *between], transposed[..., *between])
+        if even:
+            corner = scores[..., :1, :1].expand(-1, -1, beyond, beyond)
+            torch.testing.assert_close(interpolated[..., :beyond, :beyond], corner)
+
+
+class TestScores:
+    @pytest.mark.parametrize(("name", "padding"), EVERY_MODEL)
+    def test_a_new_model_is_indifferent(self, name: str, padding: str) -> None:
+        """Score layers start at zero, and so do the logits."""
+        model = small(name, padding)
+        with torch.inference_mode():
+            assert not model(torch.randn(1, 3, 40, 50)).any()
+
+    @pytest.mark.parametrize("padding", PADDINGS)
+    def test_logits_are_the_sum_of_the_skips(self, padding: str) -> None:
+        """FCN-8s is linear in its score layers: each alone, and their sum, give the whole."""
+        model = give_scores(small("fcn8s_vgg16", padding))
+        image = torch.randn(1, 3, 70, 50, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            whole = model(image)
+            parts = [self.alone(model, name)(image) for name in ("score_fr", "score_pool4", "score_pool3")]
+        assert all(part.std() > 0 for part in parts)
+        torch.testing.assert_close(sum(parts), whole, rtol=1e-4, atol=1e-4 * whole.abs().max().item())
+
+    @pytest.mark.parametrize(("name", "skips"), [("fcn32s", 0), ("fcn16s", 1), ("fcn8s", 2)])
+    def test_skips_come_from_the_taps_of_the_paper(self, name: str, skips: int) -> None:
+        """AlexNet has poolings of stride 8 and 16 too: pool1 and pool2."""
+        for backbone, taps in {"vgg16": ["pool4", "pool3"], "alexnet": ["pool2", "pool1"]}.items():
+            names = ["score_fr", *(f"score_{tap}" for tap in taps[:skips])]
+            assert sorted(score_layers(small(f"{name}_{backbone}", "same"))) == sorted(names)
+
+    @staticmethod
+    def alone(model: FCN, kept: str) -> FCN:
+        """The model with one score layer left, the others zero."""
+        state = {
+            k: v if not k.startswith("score_") or k.startswith(f"{kept}.") else torch.zeros_like(v)
+            for k, v in model.state_dict().items()
+        }
+        copy = create_model(**model.spec.to_dict()).eval()
+        copy.load_state_dict(state)
+        return copy
+
+    def test_dropout_works_in_training_only(self) -> None:
+        model = give_scores(small("fcn32s_alexnet", "same", dropout=0.9))
+        image = torch.randn(1, 3, 33, 33)
+        with torch.inference_mode():
+            assert torch.equal(model(image), model(image))
+            model.train()
+            assert not torch.equal(model(image), model(image))
+
+    def test_weights_start_as_he_proposed(self) -> None:
+        """Standard deviation sqrt(2 / fan-in) (He et al. 2015, equation 10), biases zero."""
+        torch.manual_seed(0)
+        model = create_model("fcn32s_vgg16", num_classes=2, width=0.25)
+        for name in ("backbone.conv3_2", "backbone.conv5_3", "fc6", "fc7"):
+            layer = model.get_submodule(name)
+            assert layer.weight.std().item() == pytest.approx((2 / layer.weight[0].numel()) ** 0.5, rel=0.02)
+            assert not layer.bias.any()

@@ -1,0 +1,143 @@
+"""Models by name: what `create_model` builds, what it refuses, and how a model prepares and labels images."""
+
+import json
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fcnseg
+from fcnseg.errors import InputError
+from fcnseg.models import FCN, create_model, list_models, resample
+from fcnseg.models.spec import IMAGENET_MEAN, IMAGENET_STD
+
+
+def small(name: str = "fcn16s_alexnet", **values) -> FCN:
+    return create_model(name, **({"num_classes": 4, "width": 0.05} | values)).eval()
+
+
+def give_scores(model: FCN) -> FCN:
+    """Random score layers, whose zeros would hide everything behind them."""
+    torch.manual_seed(3)
+    for name, layer in model.named_children():
+        if name.startswith("score_"):
+            nn.init.normal_(layer.weight)
+            nn.init.normal_(layer.bias)
+    return model
+
+
+class TestListModels:
+    def test_has_every_stride_of_every_backbone(self) -> None:
+        backbones = ("alexnet", "caffenet", "vgg16", "vgg16_bn")
+        assert list_models() == sorted(f"fcn{stride}s_{b}" for stride in (8, 16, 32) for b in backbones)
+
+    def test_takes_shell_patterns(self) -> None:
+        assert list_models("fcn8s_*vgg16*") == ["fcn8s_vgg16", "fcn8s_vgg16_bn"]
+        assert list_models("*s_caffenet") == ["fcn16s_caffenet", "fcn32s_caffenet", "fcn8s_caffenet"]
+        assert list_models("resnet*") == []
+
+    def test_is_offered_by_the_package(self) -> None:
+        assert fcnseg.list_models is list_models
+        assert fcnseg.create_model is create_model
+
+
+class TestRefusals:
+    def test_unknown_name_names_the_nearest(self) -> None:
+        with pytest.raises(InputError, match=r"unknown model 'fcn8_vgg16'; expected one like fcn8s_vgg16"):
+            small("fcn8_vgg16")
+
+    def test_name_like_no_other_lists_all(self) -> None:
+        with pytest.raises(InputError) as error:
+            small("zzz")
+        assert all(name in str(error.value) for name in list_models())
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"padding": "valid"}, "padding 'valid': expected one of same, caffe"),
+            ({"width": 0}, "width=0: expected positive numbers"),
+            ({"width": -1.0}, "width=-1.0: expected positive numbers"),
+            ({"width": float("nan")}, "width=nan: expected positive numbers"),
+            ({"in_channels": 0}, "in_channels=0"),
+            ({"num_classes": 0}, "num_classes=0: expected at least 1"),
+            ({"dropout": 1.5}, "dropout=1.5: expected a probability"),
+            ({"mean": [1.0, 2.0]}, r"mean=\[1.0, 2.0\]: expected 3 values"),
+            ({"std": [1.0] * 4}, r"std=\[1.0, 1.0, 1.0, 1.0\]: expected 3 values"),
+            ({"in_channels": 1, "mean": [1.0, 2.0, 3.0]}, "expected 1 values"),
+            ({"weights": "imagenet"}, "weights='imagenet': expected null"),
+        ],
+    )
+    def test_values_out_of_range(self, values: dict, message: str) -> None:
+        with pytest.raises(InputError, match=message) as error:
+            small(**values)
+        assert "\n" not in str(error.value)
+
+
+class TestSpec:
+    @pytest.mark.parametrize("in_channels", [1, 2, 5])
+    def test_any_number_of_image_channels(self, in_channels: int) -> None:
+        """Every channel reaches the logits; mean and std default to ImageNet's averages."""
+        model = give_scores(small(in_channels=in_channels))
+        assert model.spec.mean == pytest.approx([np.mean(IMAGENET_MEAN)] * in_channels)
+        assert model.spec.std == pytest.approx([np.mean(IMAGENET_STD)] * in_channels)
+        images = torch.rand(1, in_channels, 40, 33, requires_grad=True)
+        logits = model(images)
+        assert logits.shape == (1, 4, 40, 33)
+        (gradient,) = torch.autograd.grad(logits.square().sum(), images)
+        assert (gradient.abs().amax((0, 2, 3)) > 0).all()
+
+    @pytest.mark.parametrize("name", list_models())
+    def test_rebuilds_the_same_model_through_json(self, name: str) -> None:
+        labels = {"name": "two", "classes": ["sky", "road"], "palette": [[0, 0, 0], [1, 2, 3]]}
+        values = {"in_channels": 2, "mean": [1, 2], "std": [3.5, 4], "input_size": (48, 64), "padding": "caffe"}
+        model = small(name, **values, width=0.07, dropout=0.2, label_space=MappingProxyType(labels))
+        again = create_model(**json.loads(json.dumps(model.spec.to_dict())))
+        assert again.spec == model.spec
+        assert again.spec.label_space == labels
+        assert again.spec.input_size == (48, 64)
+        shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (again, model)]
+        assert shapes[0] == shapes[1]
+
+    def test_defaults_are_imagenets(self) -> None:
+        """torchvision gives them for images from 0 to 1."""
+        spec = small().spec
+        assert spec.mean == pytest.approx([255 * v for v in (0.485, 0.456, 0.406)])
+        assert spec.std == pytest.approx([255 * v for v in (0.229, 0.224, 0.225)])
+
+
+class TestImagesToMasks:
+    def test_normalise_takes_the_files_values(self) -> None:
+        mean, std = (10.0, 20.0, 200.0), (2.0, 4.0, 8.0)
+        images = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 7), dtype=np.uint8)
+        shape = (1, 3, 1, 1)
+        expected = (images.astype(np.float64) - np.reshape(mean, shape)) / np.reshape(std, shape)
+        normalised = small(mean=mean, std=std).normalise(torch.from_numpy(images))
+        assert normalised.dtype == torch.float32
+        np.testing.assert_allclose(normalised.numpy(), expected, rtol=1e-6)
+
+    @pytest.mark.parametrize("size", [(40, 60), (80, 90), (25, 31), (37, 120)])
+    def test_resample_is_opencvs_bilinear(self, size: tuple[int, int]) -> None:
+        logits = torch.randn(2, 3, 40, 60, generator=torch.Generator().manual_seed(0))
+        opencv = [
+            [cv2.resize(c, size[::-1], interpolation=cv2.INTER_LINEAR) for c in image] for image in logits.numpy()
+        ]
+        np.testing.assert_allclose(resample(logits, size).numpy(), np.array(opencv), atol=1e-4)
+
+    @pytest.mark.parametrize("size", [(33, 47), (66, 94), (20, 101)])
+    def test_segment_takes_the_likeliest_class_of_resampled_logits(self, size: tuple[int, int]) -> None:
+        model = give_scores(small("fcn8s_vgg16"))
+        images = torch.randint(0, 256, (2, 3, 33, 47), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+        with torch.inference_mode():
+            logits = nn.functional.interpolate(self.logits(model, images), size, mode="bilinear")
+            mask = model.segment(images, size)
+        assert mask.dtype == torch.int64
+        assert mask.unique().numel() > 1
+        torch.testing.assert_close(mask, logits.argmax(1), rtol=0, atol=0)
+
+    @staticmethod
+    def logits(model: FCN, images: Tensor) -> Tensor:
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (model.spec.mean, model.spec.std))
+        return model((images.float() - mean) / std)

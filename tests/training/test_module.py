@@ -1,0 +1,72 @@
+"""The Lightning module: what it logs is what independent code computes."""
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torchmetrics.classification import MulticlassJaccardIndex
+
+import fcnseg
+from fcnseg.data import CityScenes, SegmentationData
+from fcnseg.training import SegmentationModule
+from fcnseg.training.precision import fast_precision
+
+
+def trainer(**options) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **options,
+    )
+
+
+@pytest.fixture
+def data():
+    scenes = CityScenes(6, seed=1, look="real", size=(40, 56))
+    return SegmentationData({"real": scenes}, scenes, size=(32, 48), batch_size=3, num_workers=0, cache="ram")
+
+
+@pytest.fixture
+def model(data):
+    torch.manual_seed(0)
+    return fcnseg.create_model("fcn8s_vgg16_bn", num_classes=11, width=0.05, input_size=data.size)
+
+
+def test_validation_is_in_float32_whatever_the_training_precision(data, model):
+    torch.nn.init.normal_(model.score_fr.weight)
+    logged = [
+        trainer(precision=precision).validate(SegmentationModule(model), data, verbose=False)[0]
+        for precision in ("32-true", "bf16-mixed")
+    ]
+    assert logged[0] == logged[1]
+
+
+def test_the_logged_mean_iou_is_torchmetrics_own(data, model):
+    torch.nn.init.normal_(model.score_fr.weight)
+    logged = trainer().validate(SegmentationModule(model), data, verbose=False)[0]["val/mean_iou"]
+    predictor = fcnseg.Predictor(model, device="cpu")
+    samples = [data.val[i] for i in range(6)]
+    index = MulticlassJaccardIndex(11, average="macro")
+    masks = torch.tensor(np.stack([predictor(image).mask for image, _, _ in samples]))
+    labels = torch.tensor(np.stack([mask for _, mask, _ in samples]))
+    assert logged == pytest.approx(float(index(masks, labels)), abs=1e-6)
+
+
+def test_the_checkpoint_loads_without_executing_code_and_predicts_the_same(data, model, tmp_path):
+    module = SegmentationModule(model)
+    fit = trainer(max_steps=2)
+    fit.fit(module, data)
+    fit.save_checkpoint(tmp_path / "a.ckpt")
+    content = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert content["hyper_parameters"]["spec"] == model.spec.to_dict()
+    image = data.val[0][0]
+    again = fcnseg.Predictor.from_pretrained(tmp_path / "a.ckpt", device="cpu")(image).mask
+    np.testing.assert_array_equal(again, fcnseg.Predictor(model, device="cpu")(image).mask)
+
+
+def test_fast_precision_is_one_that_lightning_knows():
+    assert trainer(precision=fast_precision()).precision in ("bf16-mixed", "32-true")
