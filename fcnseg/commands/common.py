@@ -7,17 +7,23 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
 
 
-def build_data(config: DictConfig) -> SegmentationData:
-    """Instantiate `config.data`. Its `root` is there for the datasets to refer to, and no argument itself."""
+def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
+    """Instantiate `config.data`; without its training part where only validation is wanted.
+
+    `data.root` is there for the datasets to refer to, and no argument itself.
+    """
     if OmegaConf.is_missing(config.data, "root"):
         raise InputError("data.root: a value is missing; give it as data.root=PATH")
     arguments = OmegaConf.masked_copy(config.data, [key for key in config.data if key != "root"])
+    if not train:
+        with open_dict(arguments):
+            arguments.update(train={}, ratio=None, augment=None)
     arguments._set_parent(config)
     return instantiate(arguments, _convert_="all")
 

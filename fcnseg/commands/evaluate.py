@@ -13,7 +13,7 @@ def run(config: DictConfig) -> None:
     model = load_checkpoint(checkpoint).to(default_device(config.device))
     with open_dict(config):
         config.data.size = list(model.spec.input_size) if model.spec.input_size else None
-    data = build_data(config)
+    data = build_data(config, train=False)
     classes = tuple((model.spec.label_space or {}).get("classes", data.label_space.classes))
     if classes != data.label_space.classes:
         raise InputError(

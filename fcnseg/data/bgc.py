@@ -1,6 +1,6 @@
 """Balanced gradient contribution: batches that hold every domain in a fixed share.
 
-Ros et al., "The SYNTHIA dataset" (CVPR 2016, section 4.2), and "Training constrained deconvolutional
+Ros et al., "The SYNTHIA dataset" (CVPR 2016, section 4), and "Training constrained deconvolutional
 networks for road scene semantic segmentation" (arXiv 1604.01545), which names the method. One domain
 alone is the case of a single share.
 """

@@ -87,7 +87,7 @@ class SegmentationData(LightningDataModule):
     """Training batches of one or several domains, and validation on one.
 
     Args:
-        train: datasets by domain name; the first one sets the length of an epoch.
+        train: datasets by domain name; the first one sets the length of an epoch. Empty: validation only.
         val: the validation dataset.
         size: (height, width) of the model's input; None keeps validation images in their own size.
         ratio: share of each domain in a batch, such as {"real": 6, "synthetic": 4}; equal by default.
@@ -118,8 +118,6 @@ class SegmentationData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not train:
-            raise InputError("train: expected at least one domain")
         for name, count, least in (
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers or 0, 0),
@@ -130,7 +128,7 @@ class SegmentationData(LightningDataModule):
                 raise InputError(f"{name}={count!r}: expected a whole number from {least} on")
         if cache not in ("none", "ram"):
             raise InputError(f"cache {cache!r}: expected none or ram")
-        if size is None and augment is None:
+        if train and size is None and augment is None:
             raise InputError("size: expected [height, width], which training batches need")
         spaces = {name: dataset.label_space for name, dataset in (*train.items(), ("val", val))}
         self.label_space = val.label_space
@@ -145,7 +143,8 @@ class SegmentationData(LightningDataModule):
         self.augment: Augment = augment or resize_pipeline(size or ())
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.num_workers, self.cache, self.seed = num_workers, cache, seed
-        self.batches()  # raises at once when ratio and batch size do not fit
+        if train:
+            self.batches()  # raises at once when ratio and batch size do not fit
 
     def setup(self, stage: str | None = None) -> None:
         if self.cache == "ram":

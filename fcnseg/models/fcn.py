@@ -141,7 +141,10 @@ def resample(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def bilinear_kernel(size: int) -> Tensor:
-    """(size, size) float weights of a bilinear upsampling, as Caffe's bilinear filler makes them."""
+    """(size, size) float weights of a bilinear upsampling: a tent around the middle, as in Berkeley's surgery.py.
+
+    Caffe's own filler gives the same at size 2f - f % 2 for a factor f, but at 63 it lies half a pixel off.
+    """
     factor = (size + 1) // 2
     centre = (size - 1) / 2
     ramp = 1 - (torch.arange(size, dtype=torch.float32) - centre).abs() / factor

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,7 @@ def test_training_learns_and_all_scores_agree(fcnseg, camvid, tmp_path):
     assert metrics["step"] == 24
 
     checkpoint = f"checkpoint={run}/checkpoints/last.ckpt"
+    shutil.rmtree(camvid / "train")  # evaluation needs no training data
     assert fcnseg("evaluate", checkpoint, "data=camvid", f"data.root={camvid}", "hydra.run.dir=eval") == 0
     evaluated = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert evaluated["classes"] == metrics["classes"]

@@ -39,20 +39,15 @@ def test_a_split_is_its_folder_with_its_annotations(root: Path) -> None:
 
 
 def test_a_wrong_layout_says_which_folder_is_missing(root: Path) -> None:
-    missing = {
-        "test": root / "test",
-        "vall": root / "vall",
-    }
-    for split, folder in missing.items():
-        with pytest.raises(InputError) as caught:
-            CamVid(root, split)
-        assert str(caught.value).startswith(f"{folder}: no such folder")
+    with pytest.raises(InputError) as caught:
+        CamVid(root, "test")
+    assert str(caught.value) == f"{root / 'test'}: no such folder"
     with pytest.raises(InputError, match="vall: no such folder; did you mean val"):
         CamVid(root, "vall")
     with pytest.raises(InputError, match="nowhere: no such folder"):
         CamVid(root / "nowhere")
     (root / "trainannot").rename(root / "train_labels")
-    with pytest.raises(InputError, match="trainannot: no such folder; did you mean train"):
+    with pytest.raises(InputError, match="trainannot: no such folder; did you mean valannot, train"):
         CamVid(root)
 
 

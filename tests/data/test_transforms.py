@@ -52,6 +52,19 @@ def test_an_image_of_the_right_size_or_without_a_size_is_not_touched() -> None:
     assert resize_image(image, [9, 12]) is image
 
 
+def nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(4, h, w): for each target pixel the source pixels that its centre lies in.
+
+    The centre of target pixel i lies at (i + 1/2) * from / to; on the border of two source pixels both
+    are as near, and otherwise all four values are of one pixel.
+    """
+    (above, below), (left, right) = (
+        (-(-(2 * np.arange(to) + 1) * source // (2 * to)) - 1, (2 * np.arange(to) + 1) * source // (2 * to))
+        for source, to in zip(mask.shape, size, strict=True)
+    )
+    return np.stack([mask[rows][:, columns] for rows in (above, below) for columns in (left, right)])
+
+
 side = st.integers(1, 64)
 
 
@@ -61,20 +74,15 @@ def test_masks_take_the_pixel_under_the_centre(
     height: int, width: int, to_height: int, to_width: int, seed: int
 ) -> None:
     mask = noise(height, width, seed=seed)
-    # The centre of target pixel i lies at (i + 1/2) * from / to, inside the source pixel of its whole part.
-    rows = (2 * np.arange(to_height) + 1) * height // (2 * to_height)
-    columns = (2 * np.arange(to_width) + 1) * width // (2 * to_width)
     resized = resize_mask(mask, (to_height, to_width))
-    assert np.array_equal(resized, mask[rows][:, columns])
+    assert (nearest(mask, (to_height, to_width)) == resized).any(axis=0).all()
     assert set(np.unique(resized)) <= set(np.unique(mask))
 
 
 @pytest.mark.parametrize("size", [(180, 240), (360, 480), (227, 303), (720, 960), (64, 64)])
 def test_masks_of_camvids_size_take_the_pixel_under_the_centre(size: tuple[int, int]) -> None:
     mask = np.where(noise(360, 480) < 20, 255, noise(360, 480, seed=1, high=11)).astype(np.uint8)
-    rows = (2 * np.arange(size[0]) + 1) * 360 // (2 * size[0])
-    columns = (2 * np.arange(size[1]) + 1) * 480 // (2 * size[1])
-    assert np.array_equal(resize_mask(mask, size), mask[rows][:, columns])
+    assert (nearest(mask, size) == resize_mask(mask, size)).any(axis=0).all()
 
 
 def test_the_plain_pipeline_only_resizes() -> None:
@@ -141,6 +149,7 @@ def test_image_and_mask_agree_inside_regions_of_many_classes() -> None:
         augmented, small = augment(image, mask, seed)
         kernel = np.ones((5, 5), np.uint8)
         inside = (cv2.erode(small, kernel) == cv2.dilate(small, kernel)) & (small != 255)
+        inside[:2] = inside[-2:] = inside[:, :2] = inside[:, -2:] = False  # the neighbour may be cropped away
         assert inside.any()
         assert np.array_equal(augmented[inside], np.stack([40 * small[inside]] * 3, axis=1))
 
