@@ -82,6 +82,10 @@ def explain(error: BaseException, arguments: list[str]) -> str | None:
             return f"{name}: a value is missing; give it as {name}=VALUE"
         if isinstance(cause, ConfigCompositionException):
             return _unknown_key(str(cause), arguments)
+        if type(cause).__name__ == "MisconfigurationException":  # Lightning's; by name, to import nothing here
+            return _first_line(str(cause))
+        if type(cause).__name__ == "OutOfMemoryError":
+            return "the GPU's memory is full; try a smaller data.batch_size, data.size or model.width"
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             return f"{cause.filename or 'output'}: {cause.strerror}"
     if isinstance(chain[-1], TypeError | ValueError) and any(isinstance(c, InstantiationException) for c in chain):

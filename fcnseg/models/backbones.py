@@ -80,7 +80,7 @@ def _vgg16(in_channels: int, padding: str, width: float, batch_norm: bool = Fals
     for block, (convolutions, base) in enumerate([(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)], start=1):
         for i in range(1, convolutions + 1):
             pad = _CAFFE_PADDING if padding == "caffe" and not layers else 1
-            layers[f"conv{block}_{i}"] = nn.Conv2d(channels, _scaled(base, width), 3, padding=pad, bias=not batch_norm)
+            layers[f"conv{block}_{i}"] = nn.Conv2d(channels, _scaled(base, width), 3, padding=pad)
             channels = _scaled(base, width)
             if batch_norm:
                 layers[f"bn{block}_{i}"] = nn.BatchNorm2d(channels)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 CAMVID = ("train", "data=camvid", "model.width=0.05", "data.size=[48,64]", "trainer.max_epochs=1")
@@ -61,6 +62,7 @@ def test_an_unknown_command_names_the_nearest(fcnseg, capsys):
         ("+model.depth=3", "unexpected keyword argument 'depth'"),
         ("trainer.precision=7", "Precision 7 is invalid"),
         ("data=[x", "'[x'"),
+        pytest.param("trainer=ddp", "gpu", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(fcnseg, capsys, override, expected):

@@ -142,7 +142,7 @@ def test_image_and_mask_stay_aligned_to_the_pixel() -> None:
 
 
 def test_image_and_mask_agree_inside_regions_of_many_classes() -> None:
-    mask = np.kron(noise(6, 8, high=6), np.ones((10, 10), np.uint8))
+    mask = np.kron(noise(3, 4, high=6), np.ones((20, 20), np.uint8))
     image = np.stack([40 * mask] * 3, axis=2)
     augment = street_pipeline(SIZE, scale=(0.6, 3.0), colour=0)
     for seed in range(40):

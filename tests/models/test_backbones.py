@@ -1,7 +1,5 @@
 """The trunks against torchvision's, the literature's parameter counts, and gradients through their own layers."""
 
-from itertools import pairwise
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -34,15 +32,6 @@ def copy_in_order(source: nn.Module, target: nn.Module) -> None:
             ours.copy_(theirs)
 
 
-def without_biases_before_batch_norm(features: nn.Sequential) -> nn.Sequential:
-    """The same function: batch normalisation subtracts the bias with the mean, so the mean can hold it."""
-    for convolution, norm in pairwise(features):
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.running_mean -= convolution.bias.detach()
-            convolution.bias = None
-    return features
-
-
 def randomise_batch_norm(features: nn.Module) -> None:
     for norm in features.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -55,14 +44,9 @@ def images() -> Tensor:
     return torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(("name", "theirs"), [("vgg16", vgg.vgg16), ("alexnet", alexnet)])
+@pytest.mark.parametrize(("name", "theirs"), [("vgg16", vgg.vgg16), ("vgg16_bn", vgg.vgg16_bn), ("alexnet", alexnet)])
 def test_parameters_are_torchvisions_in_order(name: str, theirs) -> None:
     assert shapes(on_paper(create_backbone, name)) == shapes(on_paper(theirs, weights=None).features)
-
-
-def test_vgg16_bn_has_torchvisions_parameters_but_the_biases_that_batch_norm_cancels() -> None:
-    features = without_biases_before_batch_norm(on_paper(vgg.vgg16_bn, weights=None).features)
-    assert shapes(on_paper(create_backbone, "vgg16_bn")) == shapes(features)
 
 
 def test_vgg16_with_torchvisions_weights_gives_its_pool5(images: Tensor) -> None:
@@ -81,7 +65,7 @@ def test_vgg16_bn_with_torchvisions_weights_gives_its_pool5(images: Tensor) -> N
     randomise_batch_norm(theirs)
     with torch.inference_mode():
         expected = theirs(images[..., :64, :64])
-    copy_in_order(without_biases_before_batch_norm(theirs), ours)
+    copy_in_order(theirs, ours)
     for source, target in zip(theirs.buffers(), ours.buffers(), strict=True):
         target.copy_(source)
     with torch.inference_mode():

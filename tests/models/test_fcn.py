@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,12 @@ def give_scores(model: FCN) -> FCN:
         nn.init.normal_(layer.weight)
         nn.init.normal_(layer.bias)
     return model
+
+
+@cache
+def with_scores(name: str, padding: str) -> FCN:
+    """One model for all the examples of a test."""
+    return give_scores(small(name, padding))
 
 
 class TestReference:
@@ -111,14 +118,14 @@ class TestSizes:
     @settings(max_examples=60, deadline=None)
     @given(st.integers(1, 80), st.integers(1, 80))
     def test_of_any_image_with_same_padding(self, height: int, width: int) -> None:
-        for model in self.same:
-            self.assert_size(model, (height, width))
+        for name in ("fcn8s_vgg16", "fcn8s_alexnet", "fcn16s_alexnet"):
+            self.assert_size(with_scores(name, "same"), (height, width))
 
     @settings(max_examples=15, deadline=None)
     @given(st.integers(1, 80), st.integers(1, 80))
     def test_of_any_image_with_caffe_padding(self, height: int, width: int) -> None:
-        for model in self.caffe:
-            self.assert_size(model, (height, width))
+        for name in ("fcn8s_alexnet", "fcn16s_vgg16"):
+            self.assert_size(with_scores(name, "caffe"), (height, width))
 
     @pytest.mark.parametrize(("name", "padding"), [pair for pair in EVERY_MODEL if pair[1] == "caffe"])
     def test_crops_of_caffe_padding_lie_inside_what_they_crop(self, name: str, padding: str) -> None:
@@ -134,9 +141,6 @@ class TestSizes:
                 if fusion.tap:
                     assert fusion.crop + n <= sizes[fusion.tap]
             assert model.fusions[-1].crop + size <= n
-
-    same = tuple(give_scores(small(name, "same")) for name in ("fcn8s_vgg16", "fcn8s_alexnet", "fcn16s_alexnet"))
-    caffe = tuple(give_scores(small(name, "caffe")) for name in ("fcn8s_alexnet", "fcn16s_vgg16"))
 
     @staticmethod
     def assert_size(model: FCN, size: tuple[int, int]) -> None:

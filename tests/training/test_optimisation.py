@@ -114,10 +114,8 @@ def test_one_cycle_rises_and_falls_along_two_cosines(steps: int, warmup: float) 
     top, end = round(warmup * steps) - 1, steps - 1
     followed = rates(partial(one_cycle, warmup=warmup), steps, 0.1, 0.2)
     for step, pair in enumerate(followed[:steps]):
-        if step <= top:
-            factor = cosine(1 / 25, 1, step / top)
-        else:
-            factor = cosine(1, 1 / 250_000, (step - top) / (end - top))
+        rise, fall = step / top, (step - top) / (end - top)
+        factor = cosine(1 / 25, 1, rise) if rise <= 1 else cosine(1, 1 / 250_000, fall)
         assert pair == pytest.approx([0.1 * factor, 0.2 * factor], rel=1e-6)
     assert followed[0] == pytest.approx([0.004, 0.008])
     assert followed[top] == pytest.approx([0.1, 0.2])
@@ -145,11 +143,11 @@ def test_one_cycle_moves_the_momentum_the_other_way(
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 20])
-@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5])
 def test_one_cycle_survives_short_runs(steps: int, warmup: float) -> None:
     """With 10 steps and a warm-up of a tenth, torch alone divides by zero."""
     followed = rates(partial(one_cycle, warmup=warmup), steps, 0.1)
     assert all(0 < rate <= 0.1 + 1e-12 for (rate,) in followed[:steps])
-    if steps > 2 and warmup < 1:
+    if steps > 2:
         assert max(followed)[0] > 0.08
         assert followed[steps - 1][0] == pytest.approx(0.1 / 250_000)
