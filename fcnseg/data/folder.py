@@ -44,9 +44,11 @@ def read_image(path: Path) -> np.ndarray:
     """Read an image file as (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: when the file is missing, or no readable image.
+        InputError: when the file is missing, no readable image, or has more than 8 bits per channel.
     """
     with _Opened(path) as image:
+        if image.mode.startswith(("I", "F")):  # PIL would cut such values off at 255
+            raise InputError(f"{path}: image has {image.mode} pixels; expected 8 bits per channel")
         return np.asarray(image.convert("RGB"))
 
 
@@ -99,10 +101,10 @@ class PairedFolder:
     def __init__(self, images: str | Path, labels: str | Path, label_space: LabelSpace) -> None:
         self.label_space = label_space
         self.images = list_images(Path(images))
-        by_stem = {path.stem: path for path in list_images(Path(labels))}
-        missing = [path for path in self.images if path.stem not in by_stem]
-        if missing:
-            more = f" (and {len(missing) - 1} more images)" if len(missing) > 1 else ""
+        pictures = _by_stem(self.images)
+        by_stem = _by_stem(list_images(Path(labels)))
+        if missing := [path for stem, path in pictures.items() if stem not in by_stem]:
+            more = f" ({len(missing)} images have none)" if len(missing) > 1 else ""
             raise InputError(f"{missing[0]}: no label of that name in {labels}{more}")
         self.labels = [by_stem[path.stem] for path in self.images]
 
@@ -128,3 +130,13 @@ class PairedFolder:
     def mask(self, index: int) -> np.ndarray:
         """The (H, W) uint8 mask alone, without reading the image."""
         return self.label_space.decode(read_label(self.labels[index]), str(self.labels[index]))
+
+
+def _by_stem(paths: list[Path]) -> dict[str, Path]:
+    """Files by their name without its ending, which must be unique to pair them."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if other := found.get(path.stem):
+            raise InputError(f"{path}: {other.name} has the same name but for its ending; pairs would be ambiguous")
+        found[path.stem] = path
+    return found

@@ -128,6 +128,8 @@ class SegmentationData(LightningDataModule):
                 raise InputError(f"{name}={count!r}: expected a whole number from {least} on")
         if cache not in ("none", "ram"):
             raise InputError(f"cache {cache!r}: expected none or ram")
+        if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)):
+            raise InputError(f"size {list(size)}: expected [height, width] in pixels")
         if train and size is None and augment is None:
             raise InputError("size: expected [height, width], which training batches need")
         spaces = {name: dataset.label_space for name, dataset in (*train.items(), ("val", val))}
@@ -153,7 +155,13 @@ class SegmentationData(LightningDataModule):
                 self.train = {name: _preload(dataset) for name, dataset in self.train.items()}
 
     def batches(self, num_replicas: int = 1, rank: int = 0) -> BalancedBatchSampler:
-        """The training sampler of one of `num_replicas` processes."""
+        """The training sampler of one of `num_replicas` processes.
+
+        Raises:
+            InputError: when there is no training domain, or ratio and batch size do not fit.
+        """
+        if not self.train:
+            raise InputError("train: expected at least one domain; this data is for validation only")
         return BalancedBatchSampler(
             {name: len(dataset) for name, dataset in self.train.items()},
             self.ratio,

@@ -125,6 +125,22 @@ def test_images_of_every_mode_become_rgb(tmp_path: Path) -> None:
         assert np.abs(read - rgb.astype(float)).max() <= (1 if "CMYK" in name else 0), name
 
 
+@pytest.mark.parametrize("values", [np.arange(35, dtype=np.uint16) * 1000, np.arange(35, dtype=np.float32)])
+def test_images_of_more_than_8_bits_are_refused_rather_than_cut_off(tmp_path: Path, values: np.ndarray) -> None:
+    path = tmp_path / "deep.tif"
+    Image.fromarray(values.reshape(5, 7)).save(path)
+    assert complaint(lambda: read_image(path)).startswith(f"{path}: image has")
+
+
+def test_two_files_that_differ_in_their_ending_alone_cannot_be_paired(pair: tuple[Path, Path]) -> None:
+    images, labels = pair
+    for folder in (labels, images):
+        Image.fromarray(LABEL).save(folder / "one.bmp")
+        message = complaint(lambda: PairedFolder(images, labels, SPACE))
+        assert message.startswith(f"{folder / 'one.png'}: one.bmp has the same name but for its ending")
+        (folder / "one.bmp").unlink()
+
+
 # Folders that are not what the user thinks
 
 
@@ -156,8 +172,8 @@ def test_a_folder_without_images_says_what_counts_as_one(pair: tuple[Path, Path]
     ("without", "first", "others"),
     [
         (("two",), "two", ""),
-        (("two", "three"), "three", " (and 1 more"),
-        (("one", "two", "three"), "one", " (and 2 more"),
+        (("two", "three"), "three", " (2 images have none)"),
+        (("one", "two", "three"), "one", " (3 images have none)"),
     ],
 )
 def test_images_without_labels_are_counted(
