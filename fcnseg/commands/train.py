@@ -15,7 +15,7 @@ from fcnseg.commands.common import build_data, hush, output_folder, relative
 from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
-from fcnseg.models import FCN
+from fcnseg.models import FCN, load_checkpoint
 from fcnseg.training import SegmentationModule
 from fcnseg.training.precision import fast_precision
 
@@ -29,6 +29,8 @@ def run(config: DictConfig) -> float | None:
         raise InputError(f"resume={config.resume}: no such checkpoint")
     data = build_data(config)
     module = build_module(config, data)
+    if config.resume is not None:
+        check_resume(config.resume, module.model)
     trainer = build_trainer(config, folder)
     save_config(config, folder)
     announce(trainer, module.model, data)
@@ -57,6 +59,18 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
         scheduler=instantiate(config.scheduler),
         bias_lr_factor=config.bias_lr_factor,
     )
+
+
+def check_resume(path: str, model: FCN) -> None:
+    """Refuse a checkpoint of another model before Lightning trips over its weights.
+
+    Raises:
+        InputError: naming the first setting that differs.
+    """
+    saved, ours = load_checkpoint(path).spec.to_dict(), model.spec.to_dict()
+    for key, value in ours.items():
+        if value != saved[key]:
+            raise InputError(f"resume={path}: its model has {key}={saved[key]}, this run {key}={value}")
 
 
 def build_trainer(config: DictConfig, folder: Path) -> Trainer:

@@ -75,7 +75,7 @@ def test_training_learns_and_all_scores_agree(fcnseg, camvid, tmp_path):
 
 
 @pytest.mark.slow
-def test_resuming_goes_on_where_training_stopped(fcnseg, camvid, tmp_path):
+def test_resuming_goes_on_where_training_stopped(fcnseg, camvid, tmp_path, capsys):
     schedule = ("scheduler=constant", "trainer.deterministic=warn")
     assert fcnseg(*settings(camvid, epochs=3), *schedule, "hydra.run.dir=whole") == 0
     assert fcnseg(*settings(camvid, epochs=2), *schedule, "hydra.run.dir=half") == 0
@@ -87,6 +87,11 @@ def test_resuming_goes_on_where_training_stopped(fcnseg, camvid, tmp_path):
     )
     assert torch.equal(rest, whole)
     assert not torch.equal(half, whole)
+
+    capsys.readouterr()
+    assert fcnseg(*settings(camvid, epochs=3), resume, "model.width=0.2") == 2
+    line = capsys.readouterr().err.strip()
+    assert line == "fcnseg: resume=half/checkpoints/last.ckpt: its model has width=0.1, this run width=0.2"
 
 
 @pytest.mark.slow
