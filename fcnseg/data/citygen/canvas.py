@@ -41,9 +41,11 @@ class Dice:
 
     def __call__(self, low: float = 0.0, high: float = 1.0) -> float:
         """A uniform draw from [low, high)."""
-        if not self._pool:
+        try:
+            return low + (high - low) * self._pool.pop()
+        except IndexError:
             self._pool = self._rng.random(1024).tolist()
-        return low + (high - low) * self._pool.pop()
+            return low + (high - low) * self._pool.pop()
 
     def chance(self, probability: float) -> bool:
         return self() < probability
@@ -153,12 +155,18 @@ class Canvas:
         """(N, 2) int32 fixed-point pixels; plain floats are faster than arrays for a few points."""
         camera, centre, horizon = self.camera, self._centre, self._horizon
         mirror, drift, bend, eye = camera.mirror, camera.drift, camera.bend, camera.eye
-        corners = []
+        focal = self._scale
+        corners: list[int] = []
         for x, y, z in points:
-            scale = self._scale / z
-            u = centre + mirror * (x + (drift + bend * z) * z) * scale
-            corners.append((int(u), int(horizon - (y - eye) * scale)))
-        return np.array(corners, np.int32)
+            scale = focal / z
+            corners += int(centre + mirror * (x + (drift + bend * z) * z) * scale), int(horizon - (y - eye) * scale)
+        return np.array(corners, np.int32).reshape(-1, 2)
+
+    def _foot(self, x: float, z: float) -> tuple[int, int]:
+        """Fixed-point column and row of the point (x, z) on the ground."""
+        camera, scale = self.camera, self._scale / z
+        u = self._centre + camera.mirror * (x + (camera.drift + camera.bend * z) * z) * scale
+        return int(u), int(self._horizon - (0.0 - camera.eye) * scale)
 
     def face(self, points: Sequence[Point], colour: Colour, label: int) -> None:
         """Fill the polygon between points in space."""
@@ -177,10 +185,13 @@ class Canvas:
         """Fill a flat polygon that faces the camera at `at` = (x, z): (dx, y) corners in metres."""
         x, z = at
         scale = self._scale / z
-        ((u, v),) = self._corners([(x, 0.0, z)]).tolist()
+        u, v = self._foot(x, z)
         across = self.camera.mirror * scale
-        corners = np.array([(int(u + across * dx), int(v - scale * y)) for dx, y in outline], np.int32)
-        cv2.fillPoly(self.pixels, [corners], self.ink(colour, z, label), cv2.LINE_8, _SHIFT)
+        corners: list[int] = []
+        for dx, y in outline:
+            corners += int(u + across * dx), int(v - scale * y)
+        polygon = np.array(corners, np.int32).reshape(-1, 2)
+        cv2.fillPoly(self.pixels, [polygon], self.ink(colour, z, label), cv2.LINE_8, _SHIFT)
 
     def glaze(self, points: Sequence[Point], colour: Colour, opacity: float, label: int) -> None:
         """Blend a colour over a convex polygon and give it a class: what is behind shines through."""
@@ -213,7 +224,7 @@ class Canvas:
         """
         x, z = at
         scale = self.camera.focal_px / z
-        u, v = (self._corners([(x, 0.0, z)])[0] / _UNIT).tolist()
+        u, v = (fixed / _UNIT for fixed in self._foot(x, z))
         left, right = sorted(u + self.camera.mirror * scale * dx for dx in box[:2])
         top, bottom = v - scale * box[3], v - scale * box[2]
         x0, x1 = max(round(left), 0), min(round(right) + 1, self.camera.width)
