@@ -86,7 +86,13 @@ def explain(error: BaseException, arguments: list[str]) -> str | None:
             return _first_line(str(cause))
         if type(cause).__name__ == "OutOfMemoryError":
             return "the GPU's memory is full; try a smaller data.batch_size, data.size or model.width"
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if isinstance(cause, OSError) and cause.errno in (
+            errno.ENOSPC,
+            errno.EACCES,
+            errno.EROFS,
+            errno.EDQUOT,
+            errno.EFBIG,
+        ):
             return f"{cause.filename or 'output'}: {cause.strerror}"
     if isinstance(chain[-1], TypeError | ValueError) and any(isinstance(c, InstantiationException) for c in chain):
         return _first_line(str(chain[-1]))

@@ -15,8 +15,10 @@ from fcnseg.commands.common import build_data, hush, output_folder, relative
 from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
+from fcnseg.files import replacing
 from fcnseg.models import FCN, load_checkpoint
 from fcnseg.training import SegmentationModule
+from fcnseg.training.checkpoints import AtomicCheckpointIO
 from fcnseg.training.precision import fast_precision
 
 
@@ -78,12 +80,19 @@ def build_trainer(config: DictConfig, folder: Path) -> Trainer:
     loggers = [instantiate(c) for c in (config.logger or {}).values() if c is not None]
     if config.trainer.precision == "auto":
         config.trainer.precision = fast_precision()
-    return instantiate(config.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(folder))
+    return instantiate(
+        config.trainer,
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(folder),
+    )
 
 
 @rank_zero_only
 def save_config(config: DictConfig, folder: Path) -> None:
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    with replacing(folder / "config.yaml") as temporary:
+        temporary.write_text(OmegaConf.to_yaml(config, resolve=True))
 
 
 @rank_zero_only

@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fcnseg.data.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.evaluation.metrics import Scores, as_counts
-from fcnseg.inference.overlay import add_legend, colourise, replacing
+from fcnseg.files import replacing
+from fcnseg.inference.overlay import add_legend, colourise
 
 if TYPE_CHECKING:
     import torch

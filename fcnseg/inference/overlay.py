@@ -1,9 +1,6 @@
 """Pictures of masks: colours, overlays, legends and palette PNGs, in numpy and PIL alone."""
 
-import os
-import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fcnseg.data.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.errors import InputError
+from fcnseg.files import replacing
 
 
 def colourise(mask: np.ndarray, label_space: LabelSpace) -> np.ndarray:
@@ -107,23 +105,6 @@ def save_mask(mask: np.ndarray, label_space: LabelSpace, path: Path | str) -> No
     picture.putpalette(label_space.colours().tobytes())
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")
-
-
-@contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
-    """Give a temporary name beside `path`, with its suffix, that becomes `path` if the block ends well.
-
-    A job that is killed or fails while it writes leaves the old file, or none: never half a file. Parent
-    folders are created.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _checked(mask: np.ndarray, label_space: LabelSpace) -> np.ndarray:

@@ -11,7 +11,8 @@ from fcnseg.data.folder import read_image
 from fcnseg.data.labels import LabelSpace
 from fcnseg.data.transforms import resize_image
 from fcnseg.errors import InputError
-from fcnseg.inference.overlay import add_legend, blend, replacing, save_mask
+from fcnseg.files import replacing
+from fcnseg.inference.overlay import add_legend, blend, save_mask
 from fcnseg.models import FCN, default_device, load_checkpoint
 
 

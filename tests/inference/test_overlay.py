@@ -9,7 +9,7 @@ from PIL import Image
 
 from fcnseg.data.labels import IGNORE_INDEX, STREET11, LabelSpace
 from fcnseg.errors import InputError
-from fcnseg.inference.overlay import add_legend, blend, colourise, replacing, save_mask
+from fcnseg.inference.overlay import add_legend, blend, colourise, save_mask
 
 RNG = np.random.default_rng(0)
 
@@ -137,19 +137,3 @@ def test_save_mask_refuses_lossy_files_and_wrong_values(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="mask value 300 "):
         save_mask(np.array([[300]]), STREET11, tmp_path / "mask.png")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "picture.png"
-    path.write_text("old")
-
-    def interrupted() -> None:
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            assert path.read_text() == "old"
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
