@@ -1,5 +1,6 @@
 """`fcnseg train`: build data, model and trainer from the config, fit, and report."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,13 @@ def run(config: DictConfig) -> float | None:
     save_config(config, folder)
     announce(trainer, module.model, data)
     started = time.monotonic()
-    trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
+    try:
+        trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
+    except (KeyboardInterrupt, SystemExit):  # Lightning ends an interrupted run with the latter
+        last = folder / "checkpoints" / "last.ckpt"
+        if trainer.is_global_zero and last.is_file():
+            print(f"\ninterrupted; go on with the same settings and resume={relative(last)}", file=sys.stderr)
+        raise
     report(trainer, module.model, data, folder, seconds=time.monotonic() - started)
     return module.last_scores.mean_iou if module.last_scores else None
 
