@@ -88,6 +88,7 @@ class BalancedBatchSampler:
         self.steps = steps or max(1, self.lengths[0] // self.counts[0])
         self.seed, self.num_replicas, self.rank = seed, num_replicas, rank
         self.epoch = 0
+        self._permutations: dict[int, tuple[int, np.ndarray]] = {}  # the current turn of each domain
         # Lightning tells the epoch to `batch_sampler.sampler`.
         self.sampler = self
 
@@ -116,8 +117,7 @@ class BalancedBatchSampler:
         return int(self._permutation(domain, turn)[place])
 
     def _permutation(self, domain: int, turn: int) -> np.ndarray:
-        cached = getattr(self, "_permutations", {})
-        if cached.get(domain, (None,))[0] != turn:
+        if domain not in self._permutations or self._permutations[domain][0] != turn:
             order = np.random.default_rng([self.seed, domain, turn]).permutation(self.lengths[domain])
-            self._permutations = {**cached, domain: (turn, order)}
+            self._permutations[domain] = turn, order
         return self._permutations[domain][1]

@@ -12,9 +12,9 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fcnseg.data import SegmentationData
 from fcnseg.data.labels import IGNORE_INDEX
-from fcnseg.data.transforms import resize_image
 from fcnseg.evaluation.metrics import scores, to_dict
 from fcnseg.evaluation.report import Example, print_table, save_confusion, save_examples, write_json
+from fcnseg.inference import Predictor
 from fcnseg.models import FCN
 
 
@@ -72,22 +72,19 @@ def write_report(
     write_json(folder / "metrics.json", to_dict(found, data.label_space) | {"images": len(evaluation.names)} | facts)
     save_confusion(evaluation.confusion, data.label_space, folder / "confusion.png")
     order = [int(i) for i in np.argsort(evaluation.mean_iou) if not np.isnan(evaluation.mean_iou[i])]
-    count = min(examples, len(order) // 2) or min(1, len(order))
-    worst, best = order[:count], order[::-1][:count]
-    if len(order) == 1:
-        best = []
-    shown = {i: _example(i, evaluation, model, data) for i in {*worst, *best}}
-    if shown:
+    count = min(examples, (len(order) + 1) // 2)
+    worst, best = order[:count], order[count:][::-1][:count]
+    if order:
+        shown = _examples({*worst, *best}, evaluation, model, data)
         save_examples([shown[i] for i in worst], [shown[i] for i in best], data.label_space, folder / "examples.png")
 
 
-@torch.inference_mode()
-def _example(index: int, evaluation: Evaluation, model: FCN, data: SegmentationData) -> Example:
-    image, mask, name = data.val[index]
-    device = next(model.parameters()).device
-    resized = np.ascontiguousarray(resize_image(image, data.size).transpose(2, 0, 1))
+def _examples(indices: set[int], evaluation: Evaluation, model: FCN, data: SegmentationData) -> dict[int, Example]:
     was_training = model.training
-    model.eval()
-    prediction = model.segment(torch.from_numpy(resized)[None].to(device), mask.shape)[0].cpu().numpy()
+    predictor = Predictor(model, device=str(next(model.parameters()).device))
+    shown = {}
+    for index in indices:
+        image, mask, name = data.val[index]
+        shown[index] = Example(name, image, mask, predictor(image).mask, float(evaluation.mean_iou[index]))
     model.train(was_training)
-    return Example(name, image, mask, prediction.astype(np.uint8), float(evaluation.mean_iou[index]))
+    return shown

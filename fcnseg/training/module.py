@@ -72,7 +72,7 @@ class SegmentationModule(LightningModule):
         for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"):
             # Every process has the whole matrix by now; the values are equal and need no reduction.
             value = torch.tensor(getattr(self.last_scores, name), dtype=torch.float32)
-            self.log(f"val/{name}", value, prog_bar=name == "mean_iou", rank_zero_only=False)
+            self.log(f"val/{name}", value, prog_bar=name == "mean_iou")
 
     def configure_optimizers(self) -> Any:
         options = getattr(self.optimizer, "keywords", {})
