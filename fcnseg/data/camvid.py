@@ -11,7 +11,7 @@ with labels as 8-bit index PNGs, 0 to 10 in the order of `STREET11`, 11 unlabell
 from pathlib import Path
 
 from fcnseg.data.folder import PairedFolder, require_folder
-from fcnseg.data.labels import STREET11
+from fcnseg.labels import STREET11
 
 
 class CamVid(PairedFolder):

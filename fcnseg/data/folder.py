@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fcnseg.data.labels import LabelSpace
 from fcnseg.errors import InputError
+from fcnseg.labels import LabelSpace
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".webp"})
 

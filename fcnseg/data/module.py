@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fcnseg.data.bgc import BalancedBatchSampler, Draw
-from fcnseg.data.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.data.transforms import Augment, resize_image, resize_pipeline
 from fcnseg.errors import InputError
+from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 
 class Segmented(Protocol):

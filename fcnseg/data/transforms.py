@@ -7,7 +7,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from fcnseg.data.labels import IGNORE_INDEX
+from fcnseg.labels import IGNORE_INDEX
 
 Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 """(H, W, C) uint8 image, (H, W) uint8 mask and a seed, to the augmented pair."""

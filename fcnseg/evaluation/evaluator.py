@@ -11,10 +11,10 @@ from rich.progress import track
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fcnseg.data import SegmentationData
-from fcnseg.data.labels import IGNORE_INDEX
 from fcnseg.evaluation.metrics import scores, to_dict
 from fcnseg.evaluation.report import Example, print_table, save_confusion, save_examples, write_json
 from fcnseg.inference import Predictor
+from fcnseg.labels import IGNORE_INDEX
 from fcnseg.models import FCN
 
 

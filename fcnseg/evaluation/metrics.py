@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fcnseg.data.labels import LabelSpace
+from fcnseg.labels import LabelSpace
 
 if TYPE_CHECKING:
     import torch

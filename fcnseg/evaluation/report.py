@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fcnseg.data.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.evaluation.metrics import Scores, as_counts
 from fcnseg.files import replacing
 from fcnseg.inference.overlay import add_legend, colourise
+from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 if TYPE_CHECKING:
     import torch

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fcnseg.data.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.errors import InputError
 from fcnseg.files import replacing
+from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 
 def colourise(mask: np.ndarray, label_space: LabelSpace) -> np.ndarray:

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from fcnseg.data.folder import read_image
-from fcnseg.data.labels import LabelSpace
 from fcnseg.data.transforms import resize_image
 from fcnseg.errors import InputError
 from fcnseg.files import replacing
 from fcnseg.inference.overlay import add_legend, blend, save_mask
+from fcnseg.labels import LabelSpace
 from fcnseg.models import FCN, default_device, load_checkpoint
 
 

@@ -60,11 +60,9 @@ class FCN(nn.Module):
             self.add_module(f"score_{tap}", nn.Conv2d(backbone.channels[tap], spec.num_classes, 1))
         self.fusions = tuple(self._plan(skips))
         self._initialise(skips)
-        shape = (1, spec.in_channels, 1, 1)
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(spec.mean).view(shape), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(shape), persistent=False)
+        self.prepare(spec)
 
     def _initialise(self, skips: tuple[str, ...]) -> None:
         """He initialisation; score layers start at zero, as the reference's do."""
@@ -120,8 +118,17 @@ class FCN(nn.Module):
             x = x + _crop(skip, fusion.crop, x) if caffe else _crop(x, fusion.crop, skip) + skip
         raise AssertionError("the last fusion reaches the image")
 
+    def prepare(self, spec: ModelSpec) -> None:
+        """Take another spec of the same network: the preparation of images that its weights were trained with."""
+        self.spec = spec
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(spec, name), device=self.score_fr.weight.device).view(1, -1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
     def normalise(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) images in their file's values, uint8 for instance, to what `forward` takes."""
+        """(N, C, H, W) images in their file's values, uint8 RGB for instance, to what `forward` takes."""
+        if self.spec.channel_order == "bgr":
+            images = images.flip(1)
         return (images.to(self.mean.dtype) - self.mean) / self.std
 
     def segment(self, images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -30,6 +30,7 @@ def create_model(
     dropout: float = 0.5,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    channel_order: str = "rgb",
     input_size: Sequence[int] | None = None,
     label_space: Mapping[str, Any] | None = None,
 ) -> FCN:
@@ -44,6 +45,7 @@ def create_model(
         width: factor on the channel counts of backbone, fc6 and fc7; 0.25 trains on a laptop.
         dropout: probability after fc6 and fc7.
         mean, std: per channel, in image values; ImageNet's for three channels, their averages otherwise.
+        channel_order: "rgb", or "bgr" where the network sees blue first, as Caffe's do.
         input_size: (height, width) that images are resized to before the model; None keeps their size.
         label_space: `LabelSpace.to_dict()`, kept with the weights.
 
@@ -62,6 +64,10 @@ def create_model(
         raise InputError(f"num_classes={num_classes}: expected at least 1")
     if not 0 <= dropout <= 1:
         raise InputError(f"dropout={dropout}: expected a probability, from 0 to 1")
+    if channel_order not in ("rgb", "bgr") or (channel_order == "bgr" and in_channels != 3):
+        raise InputError(f"channel_order={channel_order}: expected rgb, or bgr with in_channels=3")
+    if std is not None and not all(value > 0 for value in std):
+        raise InputError(f"std={list(std)}: expected positive values")
     head, backbone = name.split("_", 1)
     spec = ModelSpec(
         name=name,
@@ -72,7 +78,8 @@ def create_model(
         dropout=dropout,
         mean=_per_channel("mean", mean, IMAGENET_MEAN, in_channels),
         std=_per_channel("std", std, IMAGENET_STD, in_channels),
-        input_size=(int(input_size[0]), int(input_size[1])) if input_size else None,
+        channel_order=channel_order,
+        input_size=_size(input_size),
         label_space=dict(label_space) if label_space else None,
     )
     return FCN(create_backbone(backbone, in_channels, padding, width), int(head[3:-1]), spec)
@@ -86,3 +93,11 @@ def _per_channel(
     if len(values) != channels:
         raise InputError(f"{name}={list(values)}: expected {channels} values, one per image channel")
     return tuple(float(v) for v in values)
+
+
+def _size(values: Sequence[int] | None) -> tuple[int, int] | None:
+    if values is None:
+        return None
+    if len(values) != 2 or min(values) < 1:
+        raise InputError(f"input_size={list(values)}: expected a height and a width in pixels")
+    return int(values[0]), int(values[1])

@@ -18,7 +18,9 @@ class ModelSpec:
         padding: "same" or "caffe", see `fcnseg.models.backbones`.
         width: factor on every channel count of the backbone and of fc6 and fc7.
         dropout: probability after fc6 and fc7.
-        mean, std: per image channel, in image values (0 to 255 for 8-bit images).
+        mean, std: per channel of the network's input, in image values (0 to 255 for 8-bit images).
+        channel_order: "rgb", or "bgr" for networks trained with Caffe, which see blue first; images and
+            `FCN.normalise` are RGB in both cases, mean and std are in the network's order.
         input_size: (height, width) that images are resized to before the model; None keeps their size.
         label_space: `LabelSpace.to_dict()` of the classes, or None.
     """
@@ -31,6 +33,7 @@ class ModelSpec:
     dropout: float = 0.5
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    channel_order: str = "rgb"
     input_size: tuple[int, int] | None = None
     label_space: dict[str, Any] | None = None
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcnseg.data.labels import IGNORE_INDEX
 from fcnseg.errors import InputError
+from fcnseg.labels import IGNORE_INDEX
 
 CLASS_WEIGHTS = ("none", "median_frequency", "sqrt_median_frequency")
 

@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from fcnseg.data.labels import IGNORE_INDEX
 from fcnseg.evaluation.metrics import Scores, scores
+from fcnseg.labels import IGNORE_INDEX
 from fcnseg.models import FCN, resample
 from fcnseg.training.losses import CrossEntropy
 from fcnseg.training.optimisation import parameter_groups

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from fcnseg.data.camvid import CamVid
-from fcnseg.data.labels import STREET11
 from fcnseg.errors import InputError
+from fcnseg.labels import STREET11
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "camvid"
 real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"no CamVid in {REAL}")

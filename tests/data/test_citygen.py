@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fcnseg.data.citygen import LOOKS, CityScenes, render_scene
-from fcnseg.data.labels import STREET11
 from fcnseg.errors import InputError
+from fcnseg.labels import STREET11
 
 SMALL = (90, 120)
 CLASS = {name: i for i, name in enumerate(STREET11.classes)}

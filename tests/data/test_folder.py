@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from fcnseg.data.folder import PairedFolder, list_images, read_image, read_label, require_folder
-from fcnseg.data.labels import LabelSpace
 from fcnseg.errors import InputError
+from fcnseg.labels import LabelSpace
 
 SPACE = LabelSpace("three", ("a", "b", "c"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
 LABEL = np.array([[0, 1, 2, 255], [2, 2, 1, 0]], np.uint8)

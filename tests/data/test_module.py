@@ -14,10 +14,10 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from fcnseg.data.labels import STREET11, LabelSpace
 from fcnseg.data.module import SegmentationData
 from fcnseg.data.transforms import street_pipeline
 from fcnseg.errors import InputError
+from fcnseg.labels import STREET11, LabelSpace
 
 SIZE = (6, 8)
 QUIET = {

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from fcnseg.data.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.evaluation.metrics import scores, to_dict
+from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 NAN = math.nan
 SPACE = LabelSpace("three", ("sky", "road", "car"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)))

@@ -12,10 +12,10 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-from fcnseg.data.labels import STREET11, LabelSpace
 from fcnseg.evaluation import report
 from fcnseg.evaluation.metrics import scores
 from fcnseg.evaluation.report import Example, print_table, save_confusion, save_examples, write_json
+from fcnseg.labels import STREET11, LabelSpace
 
 PALETTE = ((9, 99, 199), (128, 64, 128), (0, 0, 142), (0, 60, 90))
 SPACE = LabelSpace("four", ("sky", "road", "car", "[bus]"), PALETTE)

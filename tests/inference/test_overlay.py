@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcnseg.data.labels import IGNORE_INDEX, STREET11, LabelSpace
 from fcnseg.errors import InputError
 from fcnseg.inference.overlay import add_legend, blend, colourise, save_mask
+from fcnseg.labels import IGNORE_INDEX, STREET11, LabelSpace
 
 RNG = np.random.default_rng(0)
 

@@ -12,8 +12,8 @@ from fcnseg.data.citygen.canvas import Canvas, Dice
 from fcnseg.data.citygen.ground import paint_ground, paint_sky
 from fcnseg.data.citygen.looks import LOOK_BY_NAME, finish
 from fcnseg.data.citygen.street import draw_camera, lay_out
-from fcnseg.data.labels import STREET11, LabelSpace
 from fcnseg.errors import InputError
+from fcnseg.labels import STREET11, LabelSpace
 
 LOOKS = ("synthetic", "real")
 """The looks a scene can have."""

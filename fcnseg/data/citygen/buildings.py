@@ -7,7 +7,7 @@ import numpy as np
 
 from fcnseg.data.citygen.canvas import Canvas, Colour, Dice, lit
 from fcnseg.data.citygen.looks import Look
-from fcnseg.data.labels import STREET11
+from fcnseg.labels import STREET11
 
 BUILDING = STREET11.classes.index("building")
 

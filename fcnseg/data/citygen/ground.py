@@ -7,7 +7,7 @@ from fcnseg.data.citygen.canvas import Camera, Canvas, Colour, Dice
 from fcnseg.data.citygen.looks import Look
 from fcnseg.data.citygen.street import Patch, Street
 from fcnseg.data.citygen.textures import cloud_tile
-from fcnseg.data.labels import STREET11
+from fcnseg.labels import STREET11
 
 SKY, ROAD = STREET11.classes.index("sky"), STREET11.classes.index("road")
 PAVEMENT, TREE = STREET11.classes.index("pavement"), STREET11.classes.index("tree")

@@ -9,7 +9,7 @@ import numpy as np
 from fcnseg.data.citygen.canvas import CIRCLE, Canvas, Dice, Outline, lit
 from fcnseg.data.citygen.looks import Look
 from fcnseg.data.citygen.textures import bare_trees, leafy_crowns
-from fcnseg.data.labels import STREET11
+from fcnseg.labels import STREET11
 
 _CLASSES = STREET11.classes
 POLE, TREE = _CLASSES.index("pole"), _CLASSES.index("tree")

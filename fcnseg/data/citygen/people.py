@@ -2,7 +2,7 @@
 
 from fcnseg.data.citygen.canvas import CIRCLE, Canvas, Colour, Dice, Outline, lit
 from fcnseg.data.citygen.looks import Look
-from fcnseg.data.labels import STREET11
+from fcnseg.labels import STREET11
 
 PEDESTRIAN, BICYCLIST = STREET11.classes.index("pedestrian"), STREET11.classes.index("bicyclist")
 

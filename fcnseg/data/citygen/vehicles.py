@@ -2,7 +2,7 @@
 
 from fcnseg.data.citygen.canvas import CIRCLE, Canvas, Colour, Dice, Outline, lit
 from fcnseg.data.citygen.looks import Look
-from fcnseg.data.labels import STREET11
+from fcnseg.labels import STREET11
 
 ROAD, CAR = STREET11.classes.index("road"), STREET11.classes.index("car")
 

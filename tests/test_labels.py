@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from fcnseg.data.labels import IGNORE_INDEX, STREET11, LabelSpace
 from fcnseg.errors import InputError
+from fcnseg.labels import IGNORE_INDEX, STREET11, LabelSpace
 
 # File values out of order and beyond 8 bits, as SYNTHIA and mapping agencies have them.
 SPACE = LabelSpace(
