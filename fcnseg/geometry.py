@@ -6,10 +6,10 @@ kernels and crop offsets. Fractions keep it exact. The algebra is that of Caffe'
 and of the worked example in the discussion of NVIDIA's DIGITS 5 segmentation article.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, count
 
 from fcnseg.errors import InputError
 
@@ -125,6 +125,47 @@ def trace(layers: Iterable[Layer], start: Grid = IMAGE) -> dict[str, Grid]:
     return {grid.name: grid for grid in grids if grid is not start}
 
 
+def path_grid(path: Iterable[Layer], start: Grid = IMAGE) -> Grid:
+    """The grid at the end of a chain of layers."""
+    for layer in path:
+        start = start.then(layer)
+    return start
+
+
+def path_size(path: Iterable[Layer], size: int) -> int:
+    """Number of samples that a chain of layers leaves of `size` pixels.
+
+    Raises:
+        GeometryError: when nothing would be left.
+    """
+    for layer in path:
+        size = layer.output_size(size)
+    return size
+
+
+def covering_size(paths: Sequence[Sequence[Layer]], size: int) -> int:
+    """The least size, `size` or more, of an image of which no chain of layers leaves the end unseen.
+
+    Where a stride does not divide the image, layers may drop its last pixels, and small images may leave no sample
+    at all. The end is seen when its last pixel lies within half a stride of the last sample, or within a stride
+    where samples lie on pixels, as overlapping windows have it.
+    """
+    grids = [path_grid(path) for path in paths]
+    for candidate in count(size):
+        try:
+            samples = [path_size(path, candidate) for path in paths]
+        except GeometryError:
+            continue
+        if all(_sees(grid, number, size - 1) for grid, number in zip(grids, samples, strict=True)):
+            return candidate
+    raise AssertionError("unreachable: larger images leave more samples")
+
+
+def _sees(grid: Grid, samples: int, pixel: int) -> bool:
+    reach = grid.stride / 2 if grid.origin.denominator == 2 else grid.stride
+    return pixel - (grid.origin + grid.stride * (samples - 1)) <= reach
+
+
 def upsampling(name: str, coarse: Grid, fine: Grid) -> Layer:
     """The bilinear transposed convolution that takes `coarse` to the stride of `fine`.
 
@@ -146,6 +187,22 @@ def upsampling(name: str, coarse: Grid, fine: Grid) -> Layer:
     raise GeometryError(
         f"{name}: the centres of {coarse.name} lie at fraction {centre % 1} of the pixels of {fine.name}"
     )
+
+
+def aligned_upsampling(name: str, coarse: Grid, fine: Grid) -> Layer:
+    """`upsampling` with the padding that cuts its output to begin at pixel 0 of `fine`.
+
+    Raises:
+        GeometryError: where `fine` begins more than a stride before the first sample of `coarse`, as well.
+    """
+    layer = upsampling(name, coarse, fine)
+    padding = Fraction(layer.kernel - 1, 2) - fine.map(coarse.origin)
+    if padding < 0:
+        raise GeometryError(
+            f"crop of {name} from {coarse.name} to {fine.name} is negative: {padding} pixels; "
+            f"the first sample of {coarse.name} lies {coarse.origin - fine.origin} pixels behind that of {fine.name}"
+        )
+    return replace(layer, padding=int(padding))
 
 
 def crop_offset(source: Grid, reference: Grid) -> int:

@@ -1,48 +1,68 @@
 """Backbones: convolutional trunks that hand feature maps (taps) to the FCN head.
 
-A backbone is a plain chain of named layers. Its geometry is read from those very layers, so the two
-cannot disagree. Two paddings:
+The trunks of the literature are plain chains of named layers; any other comes out of timm (`fcnseg.models.timm`).
+Their geometry is read from what their layers do, so the two cannot disagree. Two paddings:
 
 - "caffe": the first convolution is padded by 100 and poolings round up, as in the reference networks.
-- "same": the least padding that keeps every tap aligned and covers images of any size. Block-centred
-  trunks (VGG) need none beyond their own; trunks with 3x3 poolings of stride 2 (AlexNet) are padded by
-  half a kernel, which puts the samples of every tap on multiples of its stride.
+- "same": the paddings that torchvision and timm publish the trunks with, so that ImageNet weights see what they
+  were trained on. (CaffeNet takes AlexNet's: with none on conv1, as published, pool1 would begin 9 pixels into the
+  image, more than its stride.) Poolings round up; what would still be left out at an image's end, `FCN` pads.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from fcnseg.errors import InputError
-from fcnseg.geometry import Grid, Layer, trace
 
 PADDINGS = ("same", "caffe")
 _CAFFE_PADDING = 100
 
 
 class Backbone(nn.Module):
-    """A chain of named layers with the feature maps that the head reads.
+    """A trunk and what the head must know of it.
 
     Args:
-        layers: the chain, in order; names as in the literature (`conv1_1`, `pool3`, ...).
-        taps: names of the layers whose outputs are taps, by stride: 8, 16 and 32.
+        taps: names of the feature maps that `forward` returns, fine to coarse: strides 8, 16 and 32, times the stem's.
         channels: channels of each tap.
         fc6_kernel: kernel of the classifier's first layer, which the head turns into a convolution.
+        fc_channels: channels of fc6 and fc7 in the head.
     """
 
-    def __init__(
-        self, layers: "OrderedDict[str, nn.Module]", taps: tuple[str, ...], channels: tuple[int, ...], fc6_kernel: int
-    ) -> None:
+    def __init__(self, taps: tuple[str, ...], channels: tuple[int, ...], fc6_kernel: int, fc_channels: int) -> None:
         super().__init__()
-        for name, layer in layers.items():
-            self.add_module(name, layer)
         self.taps = taps
         self.channels = dict(zip(taps, channels, strict=True))
-        self.fc6_kernel = fc6_kernel
+        self.fc6_kernel, self.fc_channels = fc6_kernel, fc_channels
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(N, C, H, W) float images to the taps, (N, channels, h, w) each, by name."""
+        raise NotImplementedError
+
+    def initialise(self) -> None:
+        """Start anew, from random weights."""
+        initialise(self)
+
+
+class Chain(Backbone):
+    """A backbone that is a chain of named layers, in order; some of their outputs are the taps."""
+
+    def __init__(
+        self,
+        layers: "OrderedDict[str, nn.Module]",
+        taps: tuple[str, ...],
+        channels: tuple[int, ...],
+        fc6_kernel: int,
+        fc_channels: int,
+    ) -> None:
+        super().__init__(taps, channels, fc6_kernel, fc_channels)
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         taps = {}
         x = images
         for name, layer in self.named_children():
@@ -51,95 +71,85 @@ class Backbone(nn.Module):
                 taps[name] = x
         return taps
 
-    def grids(self) -> dict[str, Grid]:
-        """The grid of every layer's output, by layer name."""
-        return trace(read_layers(self))
 
+def _vgg(
+    in_channels: int, padding: str, width: float, stem: int, convolutions: Sequence[int], batch_norm: bool = False
+) -> Chain:
+    """VGG (Simonyan and Zisserman 2015; VGG-16 is configuration D, VGG-19 E), with or without batch normalisation.
 
-def read_layers(chain: nn.Module) -> Iterator[Layer]:
-    """The geometry of each convolution and pooling of a chain of layers, in order.
-
-    Raises:
-        InputError: for a layer with different values along height and width.
+    A stem of 2 strides conv1_1, one of 4 conv1_2 as well.
     """
-    for name, module in chain.named_children():
-        if not isinstance(module, nn.Conv2d | nn.MaxPool2d):
-            continue
-        values = [module.kernel_size, module.stride, module.padding, module.dilation]
-        pairs = [v if isinstance(v, tuple) else (v, v) for v in values]
-        if any(len(set(pair)) > 1 for pair in pairs):
-            raise InputError(f"layer {name}: kernel, stride, padding or dilation differ between height and width")
-        kernel, stride, padding, dilation = (int(pair[0]) for pair in pairs)
-        yield Layer(name, kernel, stride, padding, dilation, ceil=getattr(module, "ceil_mode", False))
-
-
-def _vgg16(in_channels: int, padding: str, width: float, batch_norm: bool = False) -> Backbone:
-    """VGG-16 (Simonyan and Zisserman 2015, configuration D), with or without batch normalisation."""
+    strides = {"conv1_1": 2 if stem > 1 else 1, "conv1_2": 2 if stem > 2 else 1}
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = in_channels
-    for block, (convolutions, base) in enumerate([(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)], start=1):
-        for i in range(1, convolutions + 1):
-            pad = _CAFFE_PADDING if padding == "caffe" and not layers else 1
-            layers[f"conv{block}_{i}"] = nn.Conv2d(channels, _scaled(base, width), 3, padding=pad)
-            channels = _scaled(base, width)
+    for block, (number, base) in enumerate(zip(convolutions, (64, 128, 256, 512, 512), strict=True), start=1):
+        for i in range(1, number + 1):
+            pad = _CAFFE_PADDING * stem if padding == "caffe" and not layers else 1
+            name = f"conv{block}_{i}"
+            layers[name] = nn.Conv2d(channels, scaled(base, width), 3, strides.get(name, 1), pad)
+            channels = scaled(base, width)
             if batch_norm:
                 layers[f"bn{block}_{i}"] = nn.BatchNorm2d(channels)
             layers[f"relu{block}_{i}"] = nn.ReLU(inplace=True)
         layers[f"pool{block}"] = nn.MaxPool2d(2, 2, ceil_mode=True)
-    channels_of_taps = (_scaled(256, width), _scaled(512, width), _scaled(512, width))
-    return Backbone(layers, ("pool3", "pool4", "pool5"), channels_of_taps, fc6_kernel=7)
+    channels_of_taps = (scaled(256, width), scaled(512, width), scaled(512, width))
+    return Chain(layers, ("pool3", "pool4", "pool5"), channels_of_taps, 7, scaled(4096, width))
 
 
-def _vgg16_bn(in_channels: int, padding: str, width: float) -> Backbone:
-    return _vgg16(in_channels, padding, width, batch_norm=True)
+def _alexnet(
+    in_channels: int,
+    padding: str,
+    width: float,
+    stem: int,
+    channels: Sequence[int],
+    groups: Sequence[int],
+    normalise: bool,
+) -> Chain:
+    """The five convolutions of AlexNet; poolings of stride 2 follow conv1, conv2 and conv5.
 
-
-def _alexnet_chain(
-    in_channels: int, padding: str, widths: tuple[int, ...], groups: tuple[int, ...], normalise: bool
-) -> Backbone:
-    """The five convolutions of AlexNet; poolings of stride 2 follow conv1, conv2 and conv5."""
-    caffe = padding == "caffe"
+    A stem of 2 strides conv1 by 8, one of 4 conv2 by 2 as well.
+    """
+    pads = (_CAFFE_PADDING * stem if padding == "caffe" else 2, 2, 1, 1, 1)
+    strides = (8 if stem > 1 else 4, 2 if stem > 2 else 1, 1, 1, 1)
+    widths = [scaled(c, width) for c in channels]
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    channels = in_channels
-    kernels = [(11, 4, _CAFFE_PADDING if caffe else 5), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)]
-    for i, ((kernel, stride, pad), out, group) in enumerate(zip(kernels, widths, groups, strict=True), start=1):
-        layers[f"conv{i}"] = nn.Conv2d(channels, out, kernel, stride, pad, groups=group)
+    inputs = in_channels
+    for i, (kernel, out) in enumerate(zip((11, 5, 3, 3, 3), widths, strict=True), start=1):
+        layers[f"conv{i}"] = nn.Conv2d(inputs, out, kernel, strides[i - 1], pads[i - 1], groups=groups[i - 1])
         layers[f"relu{i}"] = nn.ReLU(inplace=True)
-        channels = out
+        inputs = out
         if i in (1, 2, 5):
-            layers[f"pool{i}"] = nn.MaxPool2d(3, 2, padding=0 if caffe else 1, ceil_mode=True)
+            layers[f"pool{i}"] = nn.MaxPool2d(3, 2, ceil_mode=True)
         if normalise and i in (1, 2):
             layers[f"norm{i}"] = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75)
-    return Backbone(layers, ("pool1", "pool2", "pool5"), (widths[0], widths[1], widths[4]), fc6_kernel=6)
+    tap_channels = (widths[0], widths[1], widths[4])
+    return Chain(layers, ("pool1", "pool2", "pool5"), tap_channels, 6, scaled(4096, width))
 
 
-def _alexnet(in_channels: int, padding: str, width: float) -> Backbone:
-    """torchvision's AlexNet (Krizhevsky 2014, "One weird trick"): one tower, no normalisation."""
-    widths = tuple(_scaled(c, width) for c in (64, 192, 384, 256, 256))
-    return _alexnet_chain(in_channels, padding, widths, groups=(1, 1, 1, 1, 1), normalise=False)
+class _Builder(Protocol):
+    def __call__(self, in_channels: int, padding: str, width: float, stem: int) -> Backbone: ...
 
 
-def _caffenet(in_channels: int, padding: str, width: float) -> Backbone:
-    """CaffeNet, the trunk of the reference FCN-AlexNet: two groups, pooling before normalisation."""
-    widths = tuple(_scaled(c, width) for c in (96, 256, 384, 384, 256))
-    return _alexnet_chain(in_channels, padding, widths, groups=(1, 2, 1, 2, 2), normalise=True)
-
-
-BACKBONES: dict[str, Callable[[int, str, float], Backbone]] = {
-    "vgg16": _vgg16,
-    "vgg16_bn": _vgg16_bn,
-    "alexnet": _alexnet,
-    "caffenet": _caffenet,
+BACKBONES: dict[str, _Builder] = {
+    "vgg16": partial(_vgg, convolutions=(2, 2, 3, 3, 3)),
+    "vgg16_bn": partial(_vgg, convolutions=(2, 2, 3, 3, 3), batch_norm=True),
+    "vgg19": partial(_vgg, convolutions=(2, 2, 4, 4, 4)),
+    # torchvision's (Krizhevsky 2014, "One weird trick"): one tower, no normalisation.
+    "alexnet": partial(_alexnet, channels=(64, 192, 384, 256, 256), groups=(1, 1, 1, 1, 1), normalise=False),
+    # CaffeNet, the trunk of the reference FCN-AlexNet: two groups, pooling before normalisation.
+    "caffenet": partial(_alexnet, channels=(96, 256, 384, 384, 256), groups=(1, 2, 1, 2, 2), normalise=True),
 }
 
 
-def _scaled(channels: int, width: float) -> int:
+def scaled(channels: int, width: float) -> int:
     """Channel count times width, kept a multiple of 8 (groups divide it, vector units like it)."""
     return max(8, round(channels * width / 8) * 8)
 
 
-def create_backbone(name: str, in_channels: int = 3, padding: str = "same", width: float = 1.0) -> Backbone:
-    """Build a backbone by its name in `BACKBONES`.
+def create_backbone(
+    name: str, in_channels: int = 3, padding: str = "same", width: float = 1.0, stem: int = 1
+) -> Backbone:
+    """Build a backbone by its name in `BACKBONES`; `stem` is 1, 2 or 4.
 
     Raises:
         InputError: for an unknown padding, or channels or width that are not positive.
@@ -148,7 +158,7 @@ def create_backbone(name: str, in_channels: int = 3, padding: str = "same", widt
         raise InputError(f"padding {padding!r}: expected one of {', '.join(PADDINGS)}")
     if in_channels < 1 or not width > 0:
         raise InputError(f"in_channels={in_channels}, width={width}: expected positive numbers")
-    return BACKBONES[name](in_channels, padding, width)
+    return BACKBONES[name](in_channels=in_channels, padding=padding, width=width, stem=stem)
 
 
 def initialise(module: nn.Module) -> None:

@@ -5,14 +5,17 @@ score_<tap> the skips; upscore layers are bilinear and fixed. All crops come out
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcnseg.geometry import IMAGE, Grid, Layer, crop_offset, trace, upsampling
-from fcnseg.models.backbones import Backbone, initialise, read_layers
+from fcnseg.geometry import IMAGE, Grid, Layer, aligned_upsampling, covering_size, crop_offset, trace, upsampling
+from fcnseg.models.backbones import Backbone, initialise
+from fcnseg.models.reading import read
 from fcnseg.models.spec import ModelSpec
 
 
@@ -23,89 +26,103 @@ class Fusion:
     Attributes:
         tap: the skip that is added, or None for the last step, up to the image.
         layer: the bilinear upsampling.
-        crop: pixels cut from the start of the skip ("caffe") or of the upsampled scores ("same", and
-            the last step of both).
+        crop: pixels cut from the start of the skip, or of the upsampled scores in the last step. 0 with "same"
+            padding, where the upsampling's own padding makes it begin on pixel 0 of the finer grid.
+        scale: factor on the skip before it is scored.
     """
 
     tap: str | None
     layer: Layer
     crop: int
+    scale: float = 1.0
 
 
 class FCN(nn.Module):
     """FCN-32s, 16s or 8s over a backbone.
 
     Args:
-        backbone: the trunk; its taps are at strides 8, 16 and 32.
-        stride: 32, 16 or 8: the stride of the finest tap that is scored.
+        backbone: the trunk; its taps are at strides 8, 16 and 32, or more with a strided stem.
+        skips: how many of the finer taps are scored and added: 0 for FCN-32s, 1 for 16s, 2 for 8s.
         spec: classes, padding, width, dropout and the preparation of images.
+        skip_scales: factors on the skips, coarse to fine, as the at-once networks have them; ones by default.
 
     Raises:
-        GeometryError: when a crop would be fractional or negative; names both layers.
+        GeometryError: when a crop would be fractional or negative (names both layers), or when the backbone's
+            geometry cannot be read.
     """
 
-    def __init__(self, backbone: Backbone, stride: int, spec: ModelSpec) -> None:
+    def __init__(
+        self, backbone: Backbone, skips: int, spec: ModelSpec, skip_scales: tuple[float, ...] | None = None
+    ) -> None:
         super().__init__()
         self.spec = spec
+        self.provenance: dict[str, Any] = {}
         self.backbone = backbone
-        fc_channels = max(8, round(4096 * spec.width / 8) * 8)
         padding = 0 if spec.padding == "caffe" else backbone.fc6_kernel // 2
         trunk_channels = backbone.channels[backbone.taps[-1]]
-        self.fc6 = nn.Conv2d(trunk_channels, fc_channels, backbone.fc6_kernel, padding=padding)
-        self.fc7 = nn.Conv2d(fc_channels, fc_channels, 1)
+        self.fc6 = nn.Conv2d(trunk_channels, backbone.fc_channels, backbone.fc6_kernel, padding=padding)
+        self.fc7 = nn.Conv2d(backbone.fc_channels, backbone.fc_channels, 1)
         self.dropout = nn.Dropout(spec.dropout)
-        self.score_fr = nn.Conv2d(fc_channels, spec.num_classes, 1)
-        skips = backbone.taps[-2::-1][: {32: 0, 16: 1, 8: 2}[stride]]
-        for tap in skips:
+        self.score_fr = nn.Conv2d(backbone.fc_channels, spec.num_classes, 1)
+        taps = backbone.taps[-2::-1][:skips]
+        for tap in taps:
             self.add_module(f"score_{tap}", nn.Conv2d(backbone.channels[tap], spec.num_classes, 1))
-        self.fusions = tuple(self._plan(skips))
-        self._initialise(skips)
+        self._grids, self._paths = self._place(taps)
+        self.fusions = tuple(self._plan(taps, skip_scales or (1.0,) * skips))
+        self._initialise(taps)
         self.mean: Tensor
         self.std: Tensor
         self.prepare(spec)
 
-    def _initialise(self, skips: tuple[str, ...]) -> None:
+    def _initialise(self, taps: tuple[str, ...]) -> None:
         """He initialisation; score layers start at zero, as the reference's do."""
-        initialise(self)
-        for name in ("score_fr", *(f"score_{tap}" for tap in skips)):
-            nn.init.zeros_(self.get_submodule(name).weight)  # type: ignore[arg-type]
+        self.backbone.initialise()
+        scores = [self.get_submodule(name) for name in ("score_fr", *(f"score_{tap}" for tap in taps))]
+        for layer in (self.fc6, self.fc7, *scores):
+            initialise(layer)
+        for score in scores:
+            nn.init.zeros_(score.weight)  # type: ignore[arg-type]
+
+    def _place(self, skips: tuple[str, ...]) -> tuple[dict[str, Grid], tuple[tuple[Layer, ...], ...]]:
+        """The grids of all layers up to fc7 and of the taps, by name; the chains that lead to fc7 and to the skips."""
+        reading = read(self.backbone, self.spec.in_channels)
+        trunk = reading.outputs[self.backbone.taps[-1]]
+        head = (
+            Layer("fc6", self.backbone.fc6_kernel, padding=int(self.fc6.padding[0])),
+            Layer("fc7", 1),
+        )
+        grids = {reading.layer.name: reading.grid for reading in reading.layers}
+        grids |= {tap: replace(place.grid, name=tap) for tap, place in reading.outputs.items()}
+        paths = ((*trunk.path, *head), *(reading.outputs[tap].path for tap in skips))
+        return grids | trace(head, trunk.grid), paths
 
     def grids(self) -> dict[str, Grid]:
-        """The grid of every convolution and pooling up to fc7, by layer name."""
-        grids = self.backbone.grids()
-        trunk = grids[self.backbone.taps[-1]]
-        return grids | trace(read_layers(nn.ModuleDict({"fc6": self.fc6, "fc7": self.fc7})), trunk)
+        """The grid of every convolution and pooling up to fc7, and of the taps, by layer name."""
+        return dict(self._grids)
 
-    def _plan(self, skips: tuple[str, ...]) -> Iterator[Fusion]:
+    def _plan(self, skips: tuple[str, ...], scales: tuple[float, ...]) -> Iterator[Fusion]:
         """Derive the upsamplings and crops, from the coarsest scores to the image."""
-        grids = self.grids()
-        coarse = grids["fc7"]
+        coarse = self._grids["fc7"]
         names = ["upscore2", *(f"upscore_{tap}" for tap in skips)][: len(skips)]
-        for name, tap in zip(names, skips, strict=True):
-            layer, up = self._upsampled(name, coarse, grids[tap])
+        for name, tap, scale in zip(names, skips, scales, strict=True):
+            fine = self._grids[tap]
             if self.spec.padding == "caffe":
-                yield Fusion(tap, layer, crop_offset(grids[tap], up))
-                coarse = up
+                layer = upsampling(name, coarse, fine)
+                coarse = coarse.then(layer)
+                yield Fusion(tap, layer, crop_offset(fine, coarse), scale)
             else:
-                yield Fusion(tap, layer, crop_offset(up, grids[tap]))
-                coarse = grids[tap]
+                yield Fusion(tap, aligned_upsampling(name, coarse, fine), 0, scale)
+                coarse = fine
         name = f"upscore{coarse.stride}" if skips else "upscore"
-        layer, up = self._upsampled(name, coarse, IMAGE)
-        yield Fusion(None, layer, crop_offset(up, IMAGE))
-
-    def _upsampled(self, name: str, coarse: Grid, fine: Grid) -> tuple[Layer, Grid]:
-        layer = upsampling(name, coarse, fine)
-        if self.spec.padding == "same":
-            # Cut to the outermost samples: half a stride beyond them, or none where centres coincide.
-            even = layer.kernel % 2 == 0
-            layer = Layer(
-                name, layer.kernel, layer.stride, layer.stride // 2 if even else layer.stride - 1, transposed=True
-            )
-        return layer, coarse.then(layer)
+        if self.spec.padding == "caffe":
+            layer = upsampling(name, coarse, IMAGE)
+            yield Fusion(None, layer, crop_offset(coarse.then(layer), IMAGE))
+        else:
+            yield Fusion(None, aligned_upsampling(name, coarse, IMAGE), 0)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, H, W) normalised float images to (N, num_classes, H, W) logits, any H and W."""
-        taps = self.backbone(images)
+        taps = self.backbone(self._covered(images))
         x = self.dropout(F.relu(self.fc6(taps[self.backbone.taps[-1]]), inplace=True))
         x = self.dropout(F.relu(self.fc7(x), inplace=True))
         x = self.score_fr(x)
@@ -114,9 +131,20 @@ class FCN(nn.Module):
             x = (_transposed if caffe else _interpolated)(x, fusion.layer)
             if fusion.tap is None:
                 return _crop(x, fusion.crop, images)
-            skip = self.get_submodule(f"score_{fusion.tap}")(taps[fusion.tap])
+            skip = self.get_submodule(f"score_{fusion.tap}")(_scaled(taps[fusion.tap], fusion.scale))
             x = x + _crop(skip, fusion.crop, x) if caffe else _crop(x, fusion.crop, skip) + skip
         raise AssertionError("the last fusion reaches the image")
+
+    def covered_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) that an image of `size` is padded to, with zeros at its end, so that none is left out."""
+        if self.spec.padding == "caffe":
+            return size
+        return _covering_size(self._paths, size[0]), _covering_size(self._paths, size[1])
+
+    def _covered(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        rows, columns = self.covered_size((height, width))
+        return F.pad(images, (0, columns - width, 0, rows - height)) if (rows, columns) != (height, width) else images
 
     def prepare(self, spec: ModelSpec) -> None:
         """Take another spec of the same network: the preparation of images that its weights were trained with."""
@@ -166,11 +194,15 @@ def _transposed(scores: Tensor, layer: Layer) -> Tensor:
 
 
 def _interpolated(scores: Tensor, layer: Layer) -> Tensor:
-    """Bilinear upsampling with the outermost samples repeated beyond the edges."""
+    """Bilinear upsampling with the outermost samples repeated beyond the edges; begins where `layer` does."""
     if layer.kernel % 2 == 0:
-        return F.interpolate(scores, scale_factor=layer.stride, mode="bilinear", align_corners=False)
-    height, width = (layer.stride * (n - 1) + 1 for n in scores.shape[-2:])
-    return F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=True)
+        x = F.interpolate(scores, scale_factor=layer.stride, mode="bilinear", align_corners=False)
+        cut = layer.padding - layer.stride // 2  # pixels from where this begins to where the layer does
+    else:
+        height, width = (layer.stride * (n - 1) + 1 for n in scores.shape[-2:])
+        x = F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=True)
+        cut = layer.padding - (layer.stride - 1)
+    return F.pad(x, (-cut, 0, -cut, 0), mode="replicate") if cut < 0 else x[..., cut:, cut:]
 
 
 def _crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
@@ -179,3 +211,10 @@ def _crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
     x = x[..., offset : offset + height, offset : offset + width]
     missing = (height - x.shape[-2], width - x.shape[-1])
     return F.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x
+
+
+def _scaled(x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1 else x * factor
+
+
+_covering_size = lru_cache(maxsize=1024)(covering_size)

@@ -1,22 +1,68 @@
 """The model zoo's names: `create_model` builds by name, `list_models` finds names by pattern."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from typing import Any
 
 from fcnseg.errors import InputError
-from fcnseg.models.backbones import BACKBONES, create_backbone
+from fcnseg.models import timm
+from fcnseg.models.backbones import BACKBONES, Backbone, create_backbone
 from fcnseg.models.fcn import FCN
 from fcnseg.models.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 
-STRIDES = (32, 16, 8)
+SKIPS = {32: 0, 16: 1, 8: 2}
+STEMS = {"": 1, "stem2": 2, "stem4": 4}
+AT_ONCE_SCALES = (0.01, 0.0001)
+"""Factors on pool4 and pool3 in the reference's voc-fcn8s-atonce: they bring the skips of VGGs to one scale."""
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A model's name, taken apart: `fcn{stride}s_{backbone}[_{variant}]`."""
+
+    stride: int
+    backbone: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "_".join(part for part in (f"fcn{self.stride}s", self.backbone, self.variant) if part)
+
+
+def _names() -> list[ModelName]:
+    """Every name that is listed."""
+    names = [ModelName(stride, backbone, stem) for stride in SKIPS for backbone in BACKBONES for stem in STEMS]
+    names += [ModelName(stride, backbone, "atonce") for stride in (16, 8) for backbone in ("vgg16", "vgg19")]
+    if timm.is_installed():
+        names += [ModelName(stride, backbone) for stride in SKIPS for backbone in timm.OFFERED]
+    return names
+
+
+def parse_name(name: str) -> ModelName:
+    """Take a model's name apart; any backbone of timm with feature maps is understood, listed or not.
+
+    Raises:
+        InputError: for an unknown name, with the nearest ones.
+    """
+    listed = {str(n): n for n in _names()}
+    if name in listed:
+        return listed[name]
+    head, _, backbone = name.partition("_")
+    stride = next((s for s in SKIPS if head == f"fcn{s}s"), None)
+    if stride and timm.has_backbone(backbone):
+        return ModelName(stride, backbone)
+    near = get_close_matches(name, listed, n=3) or list_models("fcn8s_*")
+    hint = "" if timm.is_installed() else "; more backbones come with timm: pip install timm"
+    raise InputError(f"unknown model {name!r}; expected one like {', '.join(near)}{hint}")
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the models that match a shell pattern such as "*vgg16*", sorted."""
-    names = (f"fcn{stride}s_{backbone}" for stride in STRIDES for backbone in BACKBONES)
-    return sorted(name for name in names if fnmatch(name, pattern))
+    """Names of the models that match a shell pattern such as "*vgg16*", sorted.
+
+    With timm installed, FCNs over some of its networks are among them; `create_model` takes any of its others too.
+    """
+    return sorted(name for name in map(str, _names()) if fnmatch(name, pattern))
 
 
 def create_model(
@@ -37,7 +83,8 @@ def create_model(
     """Build an FCN by name.
 
     Args:
-        name: `fcn{32,16,8}s_{backbone}`, see `list_models()`.
+        name: `fcn{32,16,8}s_{backbone}[_{variant}]`, see `list_models()`. Variants: `atonce` scales the skips as
+            the reference's at-once network; `stem2` and `stem4` stride the first layers 2 or 4 times further.
         num_classes: channels of the logits.
         in_channels: channels of the images.
         padding: "same", or "caffe" for the reference's geometry.
@@ -55,9 +102,7 @@ def create_model(
     Raises:
         InputError: for an unknown name (with the nearest ones) or a value out of range.
     """
-    if name not in list_models():
-        near = get_close_matches(name, list_models(), n=3) or list_models()
-        raise InputError(f"unknown model {name!r}; expected one like {', '.join(near)}")
+    parts = parse_name(name)
     if weights is not None:
         raise InputError(f"weights={weights!r}: expected null; models start from He initialisation")
     if num_classes < 1:
@@ -68,7 +113,6 @@ def create_model(
         raise InputError(f"channel_order={channel_order}: expected rgb, or bgr with in_channels=3")
     if std is not None and not all(value > 0 for value in std):
         raise InputError(f"std={list(std)}: expected positive values")
-    head, backbone = name.split("_", 1)
     spec = ModelSpec(
         name=name,
         num_classes=num_classes,
@@ -82,7 +126,17 @@ def create_model(
         input_size=_size(input_size),
         label_space=dict(label_space) if label_space else None,
     )
-    return FCN(create_backbone(backbone, in_channels, padding, width), int(head[3:-1]), spec)
+    scales = AT_ONCE_SCALES[: SKIPS[parts.stride]] if parts.variant == "atonce" else None
+    return FCN(_backbone(parts, spec), SKIPS[parts.stride], spec, scales)
+
+
+def _backbone(name: ModelName, spec: ModelSpec) -> Backbone:
+    if name.backbone in BACKBONES:
+        stem = STEMS.get(name.variant, 1)
+        return create_backbone(name.backbone, spec.in_channels, spec.padding, spec.width, stem)
+    if spec.padding != "same" or spec.width != 1:
+        raise InputError(f"{name}: padding={spec.padding}, width={spec.width}; timm's backbones take same and 1.0 only")
+    return timm.TimmBackbone(name.backbone, spec.in_channels)
 
 
 def _per_channel(

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -12,14 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fcnseg.geometry import Layer
+from fcnseg.geometry import IMAGE, Grid, Layer, path_size
 from fcnseg.models import FCN, create_model, list_models
-from fcnseg.models.backbones import PADDINGS, read_layers
-from fcnseg.models.fcn import _interpolated, _transposed, bilinear_kernel
+from fcnseg.models.backbones import BACKBONES, PADDINGS
+from fcnseg.models.fcn import _crop, _interpolated, _transposed, bilinear_kernel
+from fcnseg.models.reading import read
+from fcnseg.models.registry import parse_name
 
 ORACLE = Path(__file__).parents[2].parent / "shared" / "oracle"
-EVERY_MODEL = [(name, padding) for name in list_models() for padding in PADDINGS]
-EVERY_ALIGNMENT = [(name, padding) for name, padding in EVERY_MODEL if not name.endswith("_bn")]
+CHAINS = [name for name in list_models() if parse_name(name).backbone in BACKBONES]
+EVERY_MODEL = [(name, padding) for name in CHAINS for padding in PADDINGS]
+EVERY_ALIGNMENT = [(name, padding) for name, padding in EVERY_MODEL if "_bn" not in name and "atonce" not in name]
+
+
+def stem(name: str) -> int:
+    """How many times further the first layers of a model stride."""
+    return {"stem2": 2, "stem4": 4}.get(parse_name(name).variant, 1)
 
 
 def small(name: str, padding: str, **values) -> FCN:
@@ -131,15 +140,13 @@ class TestSizes:
     def test_crops_of_caffe_padding_lie_inside_what_they_crop(self, name: str, padding: str) -> None:
         """Nothing is filled in: each crop ends where there are pixels, as Caffe demands."""
         model = small(name, padding)
+        paths = {tap: place.path for tap, place in read(model.backbone, 3).outputs.items()}
         for size in range(1, 400):
-            sizes, n = {}, size
-            for layer in read_layers(model.backbone):
-                n = sizes[layer.name] = layer.output_size(n)
-            n = Layer("fc6", model.backbone.fc6_kernel).output_size(n)
+            n = Layer("fc6", model.backbone.fc6_kernel).output_size(path_size(paths[model.backbone.taps[-1]], size))
             for fusion in model.fusions:
                 n = fusion.layer.output_size(n)
                 if fusion.tap:
-                    assert fusion.crop + n <= sizes[fusion.tap]
+                    assert fusion.crop + n <= path_size(paths[fusion.tap], size)
             assert model.fusions[-1].crop + size <= n
 
     @staticmethod
@@ -187,13 +194,13 @@ class TestAlignment:
         a skip or a crop that is off by d pixels moves the centroid by its share of d, at every pixel.
         """
         model = averaging(small(name, padding, in_channels=1))
-        image = torch.ones(1, 1, 40, 640, dtype=torch.float64)
-        position = torch.arange(640, dtype=torch.float64).expand_as(image)
+        image = torch.ones(1, 1, 40, 640 * stem(name), dtype=torch.float64)
+        position = torch.arange(640.0 * stem(name), dtype=torch.float64).expand_as(image)
         if axis == -2:
             image, position = image.mT, position.mT
         with torch.inference_mode():
             centroid = model(position) / model(image)
-        away_from_borders = slice(256, 384)  # beyond half of fc6's field of 404 and one stride of 32
+        away_from_borders = slice(256 * stem(name), 384 * stem(name))  # beyond half of fc6's field of 404 and a stride
         error = (centroid - position).movedim(axis, -1)[..., away_from_borders]
         assert error.abs().max() < 1e-6
 
@@ -214,11 +221,13 @@ class TestAlignment:
     def test_a_mirrored_image_gives_mirrored_logits(self, name: str) -> None:
         """With mirror-symmetric kernels; the poolings stay as they are and the borders count.
 
-        Sizes are those that the taps cover evenly: whole blocks for VGG, samples on both ends for AlexNet.
+        Sizes are those that the taps cover evenly: whole blocks for VGG, one pixel less for odd kernels, and for
+        AlexNet 2 x 15 pixels more than whole strides, as fc7's first sample lies on pixel 15.
         """
         model = mirror_symmetric(give_scores(small(name, "same")))
-        extra = 0 if "vgg" in name else 1
-        images = torch.randn(1, 3, 64 + extra, 96 + extra, generator=torch.Generator().manual_seed(0)).double()
+        first, stride = model.grids()["fc7"].origin, model.grids()["fc7"].stride
+        sizes = [int(2 * first + 1 + steps * stride) for steps in (1, 2)]
+        images = torch.randn(1, 3, *sizes, generator=torch.Generator().manual_seed(0)).double()
         with torch.inference_mode():
             logits = model(images)
             assert (logits - logits.flip(-1)).abs().max() > 1e-3 * logits.std()  # no mirror image of itself
@@ -229,13 +238,67 @@ class TestAlignment:
     def test_an_image_moved_by_a_stride_gives_moved_logits(self, name: str, padding: str) -> None:
         """With random weights; the margin is the field that reaches beyond the image."""
         model = give_scores(small(name, padding)).double()
-        images = torch.randn(1, 3, 32, 576, generator=torch.Generator().manual_seed(0)).double()
+        step = 32 * stem(name)
+        images = torch.randn(1, 3, 32, 20 * step, generator=torch.Generator().manual_seed(0)).double()
         with torch.inference_mode():
-            logits, moved = model(images), model(images.roll(32, -1))
-        inner = slice(272, 304)
-        expected = logits[..., 240:272]
+            logits, moved = model(images), model(images.roll(step, -1))
+        inner = slice(9 * step + step // 2, 10 * step + step // 2)
+        expected = logits[..., inner.start - step : inner.stop - step]
         assert expected.std() > 0
         torch.testing.assert_close(moved[..., inner], expected)
+
+
+class TestEverySize:
+    """With "same" padding, for every model and every size from 1 to 300, each tap sample has the weight it should.
+
+    That is the weight of a linear interpolation between the places of the samples, which other tests compare with
+    gradients; beyond the outermost samples, less than a stride from the ends, those are repeated.
+    """
+
+    @pytest.mark.parametrize("name", list_models())
+    def test_weights(self, name: str) -> None:
+        with torch.device("meta"):
+            model = create_model(name, num_classes=2).eval()
+        taps = {tap: place.path for tap, place in read(model.backbone, 3).outputs.items()}
+        for size in range(1, 301):
+            padded = model.covered_size((size, size))[0]
+            grid, samples = model.grids()["fc7"], path_size(model._paths[0], padded)
+            for fusion in model.fusions:
+                fine = model.grids()[fusion.tap] if fusion.tap else IMAGE
+                pixels = path_size(taps[fusion.tap], padded) if fusion.tap else size
+                self.assert_linear(fusion.layer, grid, samples, fine, pixels)
+                grid, samples = fine, pixels
+
+    @staticmethod
+    def assert_linear(layer: Layer, coarse: Grid, samples: int, fine: Grid, pixels: int) -> None:
+        key = (layer.kernel, layer.stride, layer.padding, samples, pixels, fine.map(coarse.origin))
+        weights, expected = interpolation_weights(*key)
+        assert np.abs(weights - expected).max() < 1e-5
+        before, last = key[-1], key[-1] + layer.stride * (samples - 1)
+        assert before < layer.stride
+        assert pixels - 1 - last <= layer.stride
+
+    @pytest.mark.parametrize("name", [name for name in CHAINS if name.startswith("fcn8s") and "bn" not in name])
+    def test_the_padding_at_the_end_is_the_least(self, name: str) -> None:
+        """Without it VGG needs none; AlexNet's layers would leave no sample of a small image, or drop a remainder."""
+        with torch.device("meta"):
+            model = create_model(name, num_classes=2)
+        grid = model.grids()["fc7"]
+        for size in range(1, 301):
+            padded = model.covered_size((size, size))[0]
+            assert padded == size or "vgg" not in name
+            assert size <= padded < size + 2 * grid.stride
+
+
+@cache
+def interpolation_weights(kernel: int, stride: int, padding: int, samples: int, pixels: int, first: Fraction):
+    """(pixels, samples) weights: of the network's upsampling, and of numpy's linear interpolation."""
+    one_hot = torch.eye(samples)[:, None, None].expand(-1, 1, 2, -1)
+    x = _interpolated(one_hot, Layer("upscore", kernel, stride, padding, transposed=True))
+    weights = _crop(x, 0, torch.empty(1, pixels))[:, 0, 0].T.numpy()
+    places = float(first) + stride * np.arange(samples)
+    expected = np.stack([np.interp(np.arange(pixels), places, row) for row in np.eye(samples)], axis=1)
+    return weights, expected
 
 
 class TestUpsampling:
@@ -297,7 +360,7 @@ class TestScores:
     @pytest.mark.parametrize(("name", "skips"), [("fcn32s", 0), ("fcn16s", 1), ("fcn8s", 2)])
     def test_skips_come_from_the_taps_of_the_paper(self, name: str, skips: int) -> None:
         """AlexNet has poolings of stride 8 and 16 too: pool1 and pool2."""
-        for backbone, taps in {"vgg16": ["pool4", "pool3"], "alexnet": ["pool2", "pool1"]}.items():
+        for backbone, taps in {"vgg19": ["pool4", "pool3"], "alexnet": ["pool2", "pool1"]}.items():
             names = ["score_fr", *(f"score_{tap}" for tap in taps[:skips])]
             assert sorted(score_layers(small(f"{name}_{backbone}", "same"))) == sorted(names)
 

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 import fcnseg
 from fcnseg.errors import InputError
-from fcnseg.models import FCN, create_model, list_models, resample
+from fcnseg.models import FCN, create_model, list_models, resample, timm
+from fcnseg.models.backbones import BACKBONES
+from fcnseg.models.registry import ModelName, parse_name
 from fcnseg.models.spec import IMAGENET_MEAN, IMAGENET_STD
 
 
 def small(name: str = "fcn16s_alexnet", **values) -> FCN:
+    torch.manual_seed(0)
     return create_model(name, **({"num_classes": 4, "width": 0.05} | values)).eval()
 
 
@@ -30,14 +33,29 @@ def give_scores(model: FCN) -> FCN:
 
 
 class TestListModels:
-    def test_has_every_stride_of_every_backbone(self) -> None:
-        backbones = ("alexnet", "caffenet", "vgg16", "vgg16_bn")
-        assert list_models() == sorted(f"fcn{stride}s_{b}" for stride in (8, 16, 32) for b in backbones)
+    def test_has_every_stride_of_every_backbone_and_stem(self) -> None:
+        backbones = ("alexnet", "caffenet", "vgg16", "vgg16_bn", "vgg19")
+        names = {
+            f"fcn{stride}s_{b}{stem}" for stride in (8, 16, 32) for b in backbones for stem in ("", "_stem2", "_stem4")
+        }
+        names |= {f"fcn{stride}s_{b}_atonce" for stride in (8, 16) for b in ("vgg16", "vgg19")}
+        names |= {f"fcn{stride}s_{b}" for stride in (8, 16, 32) for b in timm.OFFERED}
+        assert list_models() == sorted(names)
 
     def test_takes_shell_patterns(self) -> None:
-        assert list_models("fcn8s_*vgg16*") == ["fcn8s_vgg16", "fcn8s_vgg16_bn"]
+        assert list_models("fcn8s_*vgg16*stem2") == ["fcn8s_vgg16_bn_stem2", "fcn8s_vgg16_stem2"]
         assert list_models("*s_caffenet") == ["fcn16s_caffenet", "fcn32s_caffenet", "fcn8s_caffenet"]
         assert list_models("resnet*") == []
+
+    def test_atonce_scales_the_skips_as_the_reference(self) -> None:
+        """voc-fcn8s-atonce/net.py: pool4 by 0.01, pool3 by 0.0001."""
+        assert [f.scale for f in small("fcn8s_vgg16_atonce").fusions] == [0.01, 0.0001, 1.0]
+        assert [f.scale for f in small("fcn8s_vgg16").fusions] == [1.0, 1.0, 1.0]
+
+    def test_any_network_of_timm_is_understood(self) -> None:
+        """Listed or not."""
+        assert "fcn16s_resnet26" not in list_models()
+        assert parse_name("fcn16s_resnet26") == ModelName(16, "resnet26")
 
     def test_is_offered_by_the_package(self) -> None:
         assert fcnseg.list_models is list_models
@@ -49,10 +67,10 @@ class TestRefusals:
         with pytest.raises(InputError, match=r"unknown model 'fcn8_vgg16'; expected one like fcn8s_vgg16"):
             small("fcn8_vgg16")
 
-    def test_name_like_no_other_lists_all(self) -> None:
+    def test_name_like_no_other_lists_the_fcn8s(self) -> None:
         with pytest.raises(InputError) as error:
             small("zzz")
-        assert all(name in str(error.value) for name in list_models())
+        assert all(name in str(error.value) for name in list_models("fcn8s_*"))
 
     @pytest.mark.parametrize(
         ("values", "message"),
@@ -67,7 +85,11 @@ class TestRefusals:
             ({"mean": [1.0, 2.0]}, r"mean=\[1.0, 2.0\]: expected 3 values"),
             ({"std": [1.0] * 4}, r"std=\[1.0, 1.0, 1.0, 1.0\]: expected 3 values"),
             ({"in_channels": 1, "mean": [1.0, 2.0, 3.0]}, "expected 1 values"),
-            ({"weights": "imagenet"}, "weights='imagenet': expected null"),
+            ({"std": [1.0, 0.0, 1.0]}, r"std=\[1.0, 0.0, 1.0\]: expected positive values"),
+            ({"input_size": [32]}, r"input_size=\[32\]: expected a height and a width"),
+            ({"channel_order": "gbr"}, "channel_order=gbr: expected rgb, or bgr with in_channels=3"),
+            ({"channel_order": "bgr", "in_channels": 4}, "channel_order=bgr: expected rgb, or bgr with in_channels=3"),
+            ({"name": "fcn8s_resnet18"}, "fcn8s_resnet18: padding=same, width=0.05; timm's backbones take"),
         ],
     )
     def test_values_out_of_range(self, values: dict, message: str) -> None:
@@ -89,7 +111,7 @@ class TestSpec:
         (gradient,) = torch.autograd.grad(logits.square().sum(), images)
         assert (gradient.abs().amax((0, 2, 3)) > 0).all()
 
-    @pytest.mark.parametrize("name", list_models())
+    @pytest.mark.parametrize("name", [n for n in list_models("fcn8s_*") if parse_name(n).backbone in BACKBONES])
     def test_rebuilds_the_same_model_through_json(self, name: str) -> None:
         labels = {"name": "two", "classes": ["sky", "road"], "palette": [[0, 0, 0], [1, 2, 3]]}
         values = {"in_channels": 2, "mean": [1, 2], "std": [3.5, 4], "input_size": (48, 64), "padding": "caffe"}
@@ -117,6 +139,14 @@ class TestImagesToMasks:
         normalised = small(mean=mean, std=std).normalise(torch.from_numpy(images))
         assert normalised.dtype == torch.float32
         np.testing.assert_allclose(normalised.numpy(), expected, rtol=1e-6)
+
+    def test_normalise_turns_rgb_images_around_for_bgr_networks(self) -> None:
+        """Blue first, with the mean of blue first: the preparation of Berkeley's demo, infer.py."""
+        image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        expected = image[:, :, ::-1].astype(np.float32) - np.array((104.00699, 116.66876, 122.67892), np.float32)
+        model = small(mean=(104.00699, 116.66876, 122.67892), std=(1, 1, 1), channel_order="bgr")
+        normalised = model.normalise(torch.from_numpy(image.transpose(2, 0, 1))[None])
+        np.testing.assert_allclose(normalised[0].numpy(), expected.transpose(2, 0, 1), rtol=1e-5)
 
     @pytest.mark.parametrize("size", [(40, 60), (80, 90), (25, 31), (37, 120)])
     def test_resample_is_opencvs_bilinear(self, size: tuple[int, int]) -> None:
