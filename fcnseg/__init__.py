@@ -12,12 +12,28 @@ except PackageNotFoundError:  # a checkout that was never installed
 # Names load on first use: `fcnseg --help` must answer without importing torch.
 _HOMES = {
     "create_model": "fcnseg.models",
+    "from_pretrained": "fcnseg.models",
     "list_models": "fcnseg.models",
+    "load_caffe_weights": "fcnseg.models",
+    "load_weights": "fcnseg.models",
+    "read_caffemodel": "fcnseg.models",
+    "summarise": "fcnseg.models",
     "Predictor": "fcnseg.inference",
     "Segmentation": "fcnseg.inference",
 }
 
-__all__ = ["Predictor", "Segmentation", "__version__", "create_model", "list_models"]
+__all__ = [
+    "Predictor",
+    "Segmentation",
+    "__version__",
+    "create_model",
+    "from_pretrained",
+    "list_models",
+    "load_caffe_weights",
+    "load_weights",
+    "read_caffemodel",
+    "summarise",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -114,3 +114,18 @@ STREET11 = LabelSpace(
     ),
     ignored_ids=(11, IGNORE_INDEX),
 )  # fmt: skip
+
+# PASCAL VOC's classes in the order of its devkit; a colour is the class index's bits, spread over the three channels.
+VOC21 = LabelSpace(
+    name="voc21",
+    classes=(
+        "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus",
+        "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+        "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    ),
+    palette=(
+        (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128),
+        (128, 128, 128), (64, 0, 0), (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128),
+        (64, 128, 128), (192, 128, 128), (0, 64, 0), (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128),
+    ),
+)  # fmt: skip

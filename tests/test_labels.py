@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fcnseg.errors import InputError
-from fcnseg.labels import IGNORE_INDEX, STREET11, LabelSpace
+from fcnseg.labels import IGNORE_INDEX, STREET11, VOC21, LabelSpace
 
 # File values out of order and beyond 8 bits, as SYNTHIA and mapping agencies have them.
 SPACE = LabelSpace(
@@ -116,3 +116,13 @@ def test_street11_is_camvids_list_of_classes() -> None:
         assert theirs.lower().startswith(ours)
     assert [list(colour) for colour in STREET11.palette] == [colour for _, colour in camvid]
     assert STREET11.decode(np.arange(12)[None]).tolist() == [[*range(11), 255]]
+
+
+def test_voc_colours_follow_the_devkits_rule() -> None:
+    """Bits 0, 1 and 2 of an index are the top bits of red, green and blue, bits 3, 4 and 5 the next ones, and so on."""
+    for index, colour in enumerate(VOC21.palette):
+        bits = f"{index:024b}"[::-1]
+        assert colour == tuple(int(bits[channel::3], 2) for channel in range(3))
+    assert VOC21.num_classes == 21
+    assert VOC21.classes[15] == "person"
+    assert VOC21.decode(np.array([[0, 20, 255]], np.uint8)).tolist() == [[0, 20, IGNORE_INDEX]]

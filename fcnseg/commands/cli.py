@@ -3,14 +3,18 @@
 import sys
 from difflib import get_close_matches
 from importlib import import_module
+from typing import NoReturn
 
 import fcnseg
 
-# What each module in this package does. A module is imported when its command runs, not before.
+# What each command does. Its module, and its config, are named like it (`zoo_list`); imported when it runs, not before.
 COMMANDS = {
     "train": "train a network; writes checkpoints, scores and pictures to runs/",
     "evaluate": "score a checkpoint on a dataset",
     "predict": "segment a file, a folder or a glob of images",
+    "geometry": "show a network layer by layer: sizes, places on the image, costs, crops",
+    "zoo list": "list the models with their size, cost and known weights",
+    "zoo info": "show one model and its known weights",
 }
 
 EXAMPLE = """examples:
@@ -18,7 +22,8 @@ EXAMPLE = """examples:
   fcnseg train experiment=camvid_quick data.root=PATH
   fcnseg train model=fcn8s_vgg16 data=camvid data.root=PATH trainer.max_epochs=50
   fcnseg evaluate checkpoint=PATH data=camvid data.root=PATH
-  fcnseg predict checkpoint=PATH input=FILE_OR_FOLDER output=FOLDER
+  fcnseg predict checkpoint=demo input=FILE_OR_FOLDER output=FOLDER
+  fcnseg geometry model=fcn8s_vgg16 input_size=[224,224]
 
 fcnseg COMMAND --help shows a command's settings, all of which are Hydra overrides (key=value)."""
 
@@ -32,21 +37,30 @@ def main() -> None:
     if arguments[0] in ("-V", "--version"):
         print(f"fcnseg {fcnseg.__version__}")
         return
-    if arguments[0] not in COMMANDS:
-        near = get_close_matches(arguments[0], COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
-        fail(f"unknown command {arguments[0]!r}; {hint}")
+    command = next((c for c in COMMANDS if arguments[: c.count(" ") + 1] == c.split()), None)
+    if command is None:
+        fail(unknown(arguments))
     from fcnseg.commands import configuration
 
+    module = command.replace(" ", "_")
+    overrides = arguments[command.count(" ") + 1 :]
     try:
-        configuration.run(arguments[0], import_module(f"fcnseg.commands.{arguments[0]}").run)
+        configuration.run(module, overrides, import_module(f"fcnseg.commands.{module}").run)
     except KeyboardInterrupt:
         fail("interrupted", code=130)
     except Exception as error:
-        message = configuration.explain(error, arguments)
+        message = configuration.explain(error, module, overrides)
         if message is None:
             raise
         fail(message)
+
+
+def unknown(arguments: list[str]) -> str:
+    """The message for words that are no command."""
+    words = " ".join(arguments[:2]) if any(c.startswith(f"{arguments[0]} ") for c in COMMANDS) else arguments[0]
+    near = get_close_matches(words, COMMANDS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
+    return f"unknown command {words!r}; {hint}"
 
 
 def usage() -> str:
@@ -55,6 +69,6 @@ def usage() -> str:
     return f"usage: fcnseg COMMAND [key=value ...]\n\ncommands:\n{lines}\n\n{EXAMPLE}"
 
 
-def fail(message: str, code: int = 2) -> None:
+def fail(message: str, code: int = 2) -> NoReturn:
     print(f"fcnseg: {message}", file=sys.stderr)
     sys.exit(code)

@@ -5,7 +5,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -28,25 +28,31 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def register_models() -> None:
-    """Offer every name of the model registry in the config group `model`, with `create_model`'s defaults."""
+def register_models(overrides: Sequence[str] = ()) -> None:
+    """Offer every name of the model registry in the config group `model`, with `create_model`'s defaults.
+
+    Names that are understood without being listed, such as those of all of timm's networks, are offered where
+    an override asks for them.
+    """
     from fcnseg.models import create_model, list_models
+    from fcnseg.models.registry import is_model
 
     given_by_data = ("num_classes", "input_size", "label_space")
     parameters = inspect.signature(create_model).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name not in given_by_data and p.name != "name"}
-    for name in list_models():
+    asked = [name for o in overrides if o.startswith("model=") for name in o.removeprefix("model=").split(",")]
+    for name in [*list_models(), *filter(is_model, asked)]:
         node = {"_target_": "fcnseg.models.create_model", "name": name, **defaults}
         ConfigStore.instance().store(group="model", name=name, node=node, provider="fcnseg")
 
 
-def run(command: str, task: Callable[[DictConfig], Any]) -> None:
+def run(command: str, overrides: Sequence[str], task: Callable[[DictConfig], Any]) -> None:
     """Compose `configs/<command>.yaml` with the overrides of the command line and hand it to `task`.
 
     A sweep (`--multirun`) goes on after a run that failed; the first error is raised at its end.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own printer
-    register_models()
+    register_models(overrides)
     full = list(sys.argv)
     errors: list[Exception] = []
 
@@ -58,7 +64,7 @@ def run(command: str, task: Callable[[DictConfig], Any]) -> None:
         except Exception as error:  # past Hydra, which would print it in its own way
             errors.append(error)
 
-    sys.argv[:] = [full[0], *full[2:]]
+    sys.argv[:] = [full[0], *("format=json" if o == "--json" else o for o in overrides)]
     try:
         hydra.main(config_path=str(config_folder()), config_name=command, version_base="1.3")(restored)()
     finally:
@@ -67,7 +73,7 @@ def run(command: str, task: Callable[[DictConfig], Any]) -> None:
         raise errors[0]
 
 
-def explain(error: BaseException, arguments: list[str]) -> str | None:
+def explain(error: BaseException, command: str, overrides: list[str]) -> str | None:
     """One line for a mistake of the user; None for a fault of the program."""
     chain = list(_causes(error))
     for cause in chain:
@@ -81,7 +87,7 @@ def explain(error: BaseException, arguments: list[str]) -> str | None:
             name = getattr(cause, "full_key", None) or (key.group(1) if key else "a key")
             return f"{name}: a value is missing; give it as {name}=VALUE"
         if isinstance(cause, ConfigCompositionException):
-            return _unknown_key(str(cause), arguments)
+            return _unknown_key(str(cause), command, overrides)
         if type(cause).__name__ == "MisconfigurationException":  # Lightning's; by name, to import nothing here
             return _first_line(str(cause))
         if type(cause).__name__ == "OutOfMemoryError":
@@ -127,13 +133,13 @@ def _missing_option(error: MissingConfigException) -> str:
     return f"{group or 'config'}={name}: no such option; {_near(name, list(error.options))}"
 
 
-def _unknown_key(message: str, arguments: list[str]) -> str:
+def _unknown_key(message: str, command: str, overrides: list[str]) -> str:
     found = re.search(r"Could not override '([^']+)'", message)
     if found is None:
         return _first_line(message)
     key = found.group(1)
-    others = [a for a in arguments[1:] if "=" in a and a.lstrip("+~").split("=")[0].split("@")[0] != key]
-    return f"{key}: no such key; {_near(key, _keys(arguments[0], others))}"
+    others = [a for a in overrides if "=" in a and a.lstrip("+~").split("=")[0].split("@")[0] != key]
+    return f"{key}: no such key; {_near(key, _keys(command, others))}"
 
 
 def _keys(command: str, overrides: list[str]) -> list[str]:

@@ -1,16 +1,16 @@
-"""`fcnseg evaluate`: score a checkpoint on a dataset."""
+"""`fcnseg evaluate`: score a model on a dataset."""
 
 from omegaconf import DictConfig, open_dict
 
 from fcnseg.commands.common import build_data, output_folder, relative, require_value
 from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
-from fcnseg.models import default_device, load_checkpoint
+from fcnseg.models.store import from_pretrained
 
 
 def run(config: DictConfig) -> None:
-    checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt")
-    model = load_checkpoint(checkpoint).to(default_device(config.device))
+    checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
+    model = from_pretrained(checkpoint, config.device)
     with open_dict(config):
         config.data.size = list(model.spec.input_size) if model.spec.input_size else None
     data = build_data(config, train=False)

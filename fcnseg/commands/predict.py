@@ -13,7 +13,7 @@ from fcnseg.inference import Predictor
 
 
 def run(config: DictConfig) -> None:
-    checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt")
+    checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
     images = find_images(require_value(config, "input", "FILE_OR_FOLDER"))
     output = Path(require_value(config, "output", "FOLDER"))
     predictor = Predictor.from_pretrained(checkpoint, device=config.device)

@@ -2,21 +2,34 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
 from fcnseg.commands.common import build_data, hush, output_folder, relative
+from fcnseg.commands.stages import (
+    Stage,
+    check_new,
+    check_settings,
+    check_stages,
+    finished_score,
+    keep_metrics,
+    last_checkpoint,
+    plan,
+    resumed_folder,
+    save_config,
+)
 from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
-from fcnseg.files import replacing
 from fcnseg.models import FCN, load_checkpoint
 from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import AtomicCheckpointIO
@@ -24,29 +37,70 @@ from fcnseg.training.precision import fast_precision
 
 
 def run(config: DictConfig) -> float | None:
-    """Train once; returns the last validation's mean IoU, for sweepers to maximise."""
+    """Train once, or stage after stage; returns the last validation's mean IoU, for sweepers to maximise."""
     hush()
-    seed_everything(config.seed, workers=True, verbose=False)
-    folder = output_folder()
+    if config.stages is not None:
+        return run_stages(config)
     if config.resume is not None and not Path(config.resume).is_file():
-        raise InputError(f"resume={config.resume}: no such checkpoint")
+        is_folder = Path(config.resume).is_dir()
+        reason = "a folder; expected a checkpoint, or settings with stages" if is_folder else "no such checkpoint"
+        raise InputError(f"resume={config.resume}: {reason}")
+    folder = output_folder()
+    with say_how_to_go_on(last_checkpoint(folder)):
+        return train(config, folder, config.resume)
+
+
+def run_stages(config: DictConfig) -> float | None:
+    """Train the stages that are left; returns what the last one reached."""
+    folder = output_folder()
+    if config.resume is not None:
+        new, folder = folder, resumed_folder(config.resume)
+        if new.resolve() != folder.resolve():
+            with suppress(OSError):  # Hydra's folder for this run: not used, and empty
+                new.rmdir()
+        check_settings(config, folder)
+    config.folder = str(folder)
+    stages = plan(config, folder)
+    if config.resume is None:
+        check_new(folder, stages)
+    check_stages(stages)
+    if config.resume is None:
+        save_config(config, folder)
+    score = None
+    with say_how_to_go_on(folder):
+        for number, stage in enumerate(stages, start=1):
+            announce_stage(stage, number, len(stages))
+            if not stage.finished:
+                keep_metrics(stage.folder)
+                score = train(stage.config, stage.folder, stage.checkpoint)
+    return finished_score(stages[-1].folder) if stages[-1].finished else score
+
+
+def train(config: DictConfig, folder: Path, resume: str | Path | None) -> float | None:
+    """One training, from its beginning or from a checkpoint, to the scores of its last weights."""
+    seed_everything(config.seed, workers=True, verbose=False)
     data = build_data(config)
     module = build_module(config, data)
-    if config.resume is not None:
-        check_resume(config.resume, module.model)
+    if resume is not None:
+        check_resume(str(resume), module.model)
     trainer = build_trainer(config, folder)
     save_config(config, folder)
     announce(trainer, module.model, data)
     started = time.monotonic()
-    try:
-        trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
-    except (KeyboardInterrupt, SystemExit):  # Lightning ends an interrupted run with the latter
-        last = folder / "checkpoints" / "last.ckpt"
-        if trainer.is_global_zero and last.is_file():
-            print(f"\ninterrupted; go on with the same settings and resume={relative(last)}", file=sys.stderr)
-        raise
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     report(trainer, module.model, data, folder, seconds=time.monotonic() - started)
     return module.last_scores.mean_iou if module.last_scores else None
+
+
+@contextmanager
+def say_how_to_go_on(resume: Path) -> Iterator[None]:
+    """Name what `resume` takes, if it is there, when an interruption passes."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # Lightning ends an interrupted run with the latter
+        if getattr(rank_zero_only, "rank", 0) == 0 and resume.exists():
+            print(f"\ninterrupted; go on with the same settings and resume={relative(resume)}", file=sys.stderr)
+        raise
 
 
 def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModule:
@@ -97,9 +151,9 @@ def build_trainer(config: DictConfig, folder: Path) -> Trainer:
 
 
 @rank_zero_only
-def save_config(config: DictConfig, folder: Path) -> None:
-    with replacing(folder / "config.yaml") as temporary:
-        temporary.write_text(OmegaConf.to_yaml(config, resolve=True))
+def announce_stage(stage: Stage, number: int, count: int) -> None:
+    state = "finished" if stage.finished else "goes on" if stage.checkpoint else "begins"
+    print(f"\nstage       {stage.name}, {number} of {count}, {state}")
 
 
 @rank_zero_only

@@ -13,7 +13,8 @@ from fcnseg.errors import InputError
 from fcnseg.files import replacing
 from fcnseg.inference.overlay import add_legend, blend, save_mask
 from fcnseg.labels import LabelSpace
-from fcnseg.models import FCN, default_device, load_checkpoint
+from fcnseg.models import FCN, default_device
+from fcnseg.models.store import from_pretrained
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +57,13 @@ class Predictor:
         self.label_space = LabelSpace(**space) if space else _numbered(model.spec.num_classes)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, device: str | None = None) -> "Predictor":
-        """Load a training checkpoint.
+    def from_pretrained(cls, source: str | Path, device: str | None = None, revision: str | None = None) -> "Predictor":
+        """Load a model folder, a checkpoint, "demo", a model of the Hub, ...: whatever `fcnseg.from_pretrained` takes.
 
         Raises:
-            InputError: when it cannot be read as one.
+            InputError: when there is no such model or it cannot be read.
         """
-        return cls(load_checkpoint(source), device)
+        return cls(from_pretrained(source, revision=revision), device)
 
     @torch.inference_mode()
     def __call__(self, image: str | Path | Image.Image | np.ndarray) -> Segmentation:

@@ -17,6 +17,7 @@ from fcnseg.geometry import IMAGE, Grid, Layer, aligned_upsampling, covering_siz
 from fcnseg.models.backbones import Backbone, initialise
 from fcnseg.models.reading import read
 from fcnseg.models.spec import ModelSpec
+from fcnseg.models.store import Storable
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Fusion:
     scale: float = 1.0
 
 
-class FCN(nn.Module):
+class FCN(nn.Module, Storable):
     """FCN-32s, 16s or 8s over a backbone.
 
     Args:

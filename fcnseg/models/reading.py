@@ -43,7 +43,7 @@ class Place:
 
 @dataclass(frozen=True)
 class LayerReading:
-    """One convolution or pooling of a network, at the size it was read at.
+    """One convolution, pooling or linear layer over channels, at the size it was read at.
 
     Attributes:
         layer: kernel, stride, padding and dilation.
@@ -160,6 +160,8 @@ class _Reader(TorchFunctionMode):
         mixes_positions = name == "linear" and out.dim() - 1 in first.axes
         keeps_sizes = all(out.shape[axis] == source.shape[axis] for axis in first.axes)
         if name in _POINTWISE and keeps_sizes and not mixes_positions:
+            if name == "linear":
+                self._note(Layer(self.module, 1), _conv2d(*_as_1x1(*args, **kwargs)), first, out)
             return self._joined(placed)
         return Place(lost=f"{name} in {self.module or 'the network'}")
 
@@ -172,11 +174,16 @@ class _Reader(TorchFunctionMode):
         before, after = tuple(source.shape[2:]), (int(out.shape[2]), int(out.shape[3]))
         if tuple(layer.output_size(n) for n in before) != after:
             return Place(lost=f"{self.module}: {before} pixels became {after}; {call} would not do that")
-        grid = place.grid.then(layer)
+        self._note(layer, call, place, out)
+        return replace(place, grid=place.grid.then(layer), path=(*place.path, layer))
+
+    def _note(self, layer: Layer, call: "_Call", place: Place, out: Tensor) -> None:
+        """Add a row to the table of layers; `place` is that of its input."""
+        size = (int(out.shape[place.axes[0]]), int(out.shape[place.axes[1]]))
+        channels = int(out.shape[6 - sum(place.axes)])  # of the axes 0 to 3, the one that is neither batch nor place
         weights = call.weight.numel() if call.weight is not None else 0
-        macs = weights * after[0] * after[1]
-        self.layers.append(LayerReading(layer, grid, int(out.shape[1]), after, weights + call.biases, macs))
-        return replace(place, grid=grid, path=(*place.path, layer))
+        macs = weights * size[0] * size[1]
+        self.layers.append(LayerReading(layer, place.grid.then(layer), channels, size, weights + call.biases, macs))
 
     def _joined(self, placed: list[Place]) -> Place:
         """The place of a sum, product or concatenation."""
@@ -223,6 +230,11 @@ def _conv2d(
     biases = 0 if bias is None else bias.numel()
     pads = (0, 0) if padding == "valid" else _pair(padding)
     return _Call(kernel, _pair(stride), pads, _pair(dilation), weight=weight, biases=biases)
+
+
+def _as_1x1(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The arguments of a linear layer over channels as those of the convolution that it is."""
+    return input, weight[:, :, None, None], bias
 
 
 def _max_pool2d(

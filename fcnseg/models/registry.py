@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 from fcnseg.errors import InputError
@@ -11,6 +12,7 @@ from fcnseg.models import timm
 from fcnseg.models.backbones import BACKBONES, Backbone, create_backbone
 from fcnseg.models.fcn import FCN
 from fcnseg.models.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
+from fcnseg.models.weights import load_weights
 
 SKIPS = {32: 0, 16: 1, 8: 2}
 STEMS = {"": 1, "stem2": 2, "stem4": 4}
@@ -57,6 +59,15 @@ def parse_name(name: str) -> ModelName:
     raise InputError(f"unknown model {name!r}; expected one like {', '.join(near)}{hint}")
 
 
+def is_model(name: str) -> bool:
+    """Whether `create_model` knows the name."""
+    try:
+        parse_name(name)
+    except InputError:
+        return False
+    return True
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the models that match a shell pattern such as "*vgg16*", sorted.
 
@@ -71,7 +82,7 @@ def create_model(
     num_classes: int,
     in_channels: int = 3,
     padding: str = "same",
-    weights: None = None,
+    weights: str | Path | None = None,
     width: float = 1.0,
     dropout: float = 0.5,
     mean: Sequence[float] | None = None,
@@ -88,10 +99,12 @@ def create_model(
         num_classes: channels of the logits.
         in_channels: channels of the images.
         padding: "same", or "caffe" for the reference's geometry.
-        weights: None: He initialisation, to train from scratch.
+        weights: None: He initialisation, to train from scratch; "imagenet"; "demo"; or whatever else `load_weights`
+            takes, such as a .caffemodel, a .pth, a checkpoint or a folder. Prints what became of each tensor.
         width: factor on the channel counts of backbone, fc6 and fc7; 0.25 trains on a laptop.
         dropout: probability after fc6 and fc7.
-        mean, std: per channel, in image values; ImageNet's for three channels, their averages otherwise.
+        mean, std: per channel, in image values; by default those that the weights were trained with, where that is
+            known, or ImageNet's for three channels and their averages otherwise.
         channel_order: "rgb", or "bgr" where the network sees blue first, as Caffe's do.
         input_size: (height, width) that images are resized to before the model; None keeps their size.
         label_space: `LabelSpace.to_dict()`, kept with the weights.
@@ -100,11 +113,9 @@ def create_model(
         The model: (N, in_channels, H, W) floats to (N, num_classes, H, W) logits, for any H and W.
 
     Raises:
-        InputError: for an unknown name (with the nearest ones) or a value out of range.
+        InputError: for an unknown name (with the nearest ones), a value out of range, or weights that do not fit.
     """
     parts = parse_name(name)
-    if weights is not None:
-        raise InputError(f"weights={weights!r}: expected null; models start from He initialisation")
     if num_classes < 1:
         raise InputError(f"num_classes={num_classes}: expected at least 1")
     if not 0 <= dropout <= 1:
@@ -127,7 +138,10 @@ def create_model(
         label_space=dict(label_space) if label_space else None,
     )
     scales = AT_ONCE_SCALES[: SKIPS[parts.stride]] if parts.variant == "atonce" else None
-    return FCN(_backbone(parts, spec), SKIPS[parts.stride], spec, scales)
+    model = FCN(_backbone(parts, spec), SKIPS[parts.stride], spec, scales)
+    if weights is not None:
+        load_weights(model, weights, prepare=mean is None and std is None)
+    return model
 
 
 def _backbone(name: ModelName, spec: ModelSpec) -> Backbone:

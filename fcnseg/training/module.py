@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
@@ -10,8 +11,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from fcnseg.evaluation.metrics import Scores, scores
-from fcnseg.labels import IGNORE_INDEX
+from fcnseg.evaluation.metrics import Scores, scores, to_dict
+from fcnseg.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.models import FCN, resample
 from fcnseg.training.losses import CrossEntropy
 from fcnseg.training.optimisation import parameter_groups
@@ -23,12 +24,20 @@ class SegmentationModule(LightningModule):
     Validation is computed in float32 whatever the training precision, with masks in their own size, so
     that `fcnseg evaluate` and `fcnseg predict` give the same scores.
 
+    Logs "train/loss", what is minimised, and "val/loss", the mean over the labelled pixels of each image,
+    averaged over the images, whatever the loss does in training.
+
+    Dropout depends on the seed, the epoch and the process alone: a run that goes on from a checkpoint drops what
+    it would have dropped without the interruption.
+
     Args:
         model: the network; its spec is kept in every checkpoint.
-        loss: takes logits and masks; cross-entropy by default.
+        loss: takes logits and masks; cross-entropy by default. Where its `reduction` is "sum", gradients are the
+            sums over the batches of all processes together; its method `mean`, if any, gives "val/loss".
         optimizer: makes the optimiser from parameter groups; for instance a partial of `torch.optim.SGD`.
         scheduler: makes the schedule from the optimiser and the number of steps; None: constant rate.
         bias_lr_factor: learning rate of convolution biases, relative to their weights'.
+        training_data: plain values that describe it, kept in every checkpoint for the model's card.
     """
 
     def __init__(
@@ -38,6 +47,7 @@ class SegmentationModule(LightningModule):
         optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
         scheduler: Callable[..., LRScheduler] | None = None,
         bias_lr_factor: float = 2.0,
+        training_data: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters({"spec": model.spec.to_dict()})
@@ -48,31 +58,64 @@ class SegmentationModule(LightningModule):
             model.spec.num_classes, ignore_index=IGNORE_INDEX, validate_args=False
         )
         self.last_scores: Scores | None = None
+        self.training_data = training_data
+        self._scored_at: dict[str, int] | None = None
+        self.seed = 0
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images in file values to (N, num_classes, H, W) logits."""
         return self.model(self.model.normalise(images))
 
+    def on_fit_start(self) -> None:
+        self.seed = torch.initial_seed()
+
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        if batch_index == 0:
+            source = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank])
+            torch.manual_seed(int(source.generate_state(1)[0]))
+
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         loss = self.loss(self(batch["image"]).float(), batch["mask"])
+        if getattr(self.loss, "reduction", "mean") == "sum":
+            # Processes average their gradients, and each has seen a part of the batch: make it the sum over the batch.
+            loss = loss * self.trainer.world_size
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        loss = getattr(self.loss, "mean", self.loss)
         with torch.autocast(self.device.type, enabled=False):
             logits = self(batch["image"])
             for one, mask in zip(logits.split(1), batch["mask"], strict=True):
                 full = resample(one, mask.shape)
                 self.confusion.update(full.argmax(dim=1), mask[None])
-                self.log("val/loss", self.loss(full, mask[None]), on_epoch=True, sync_dist=True, batch_size=1)
+                self.log("val/loss", loss(full, mask[None]), on_epoch=True, sync_dist=True, batch_size=1)
 
     def on_validation_epoch_end(self) -> None:
         self.last_scores = scores(self.confusion.compute())
         self.confusion.reset()
+        if not self.trainer.sanity_checking:
+            self._scored_at = {"step": self.global_step, "epoch": self.current_epoch}
         for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"):
             # Every process has the whole matrix by now; the values are equal and need no reduction.
             value = torch.tensor(getattr(self.last_scores, name), dtype=torch.float32)
             self.log(f"val/{name}", value, prog_bar=name == "mean_iou")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep with the weights what `FCN.provenance` tells of them: training data and last validation's scores."""
+        told = {
+            "training_data": self.training_data,
+            "metrics": self._metrics(),
+            "weights_source": self.model.provenance.get("weights_source"),
+        }
+        checkpoint["provenance"] = {key: value for key, value in told.items() if value is not None}
+
+    def _metrics(self) -> dict[str, Any] | None:
+        if self.last_scores is None or self._scored_at is None:
+            return None
+        count, space = self.model.spec.num_classes, self.model.spec.label_space
+        unnamed = LabelSpace("numbered", tuple(map(str, range(count))), ((0, 0, 0),) * count)
+        return to_dict(self.last_scores, LabelSpace(**space) if space else unnamed) | self._scored_at
 
     def configure_optimizers(self) -> Any:
         options = getattr(self.optimizer, "keywords", {})

@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
+from fcnseg.data import CityScenes, SegmentationData
 from fcnseg.errors import InputError
+from fcnseg.labels import STREET11
 from fcnseg.models import FCN, create_model, default_device, load_checkpoint
+from fcnseg.models.store import from_pretrained
+from fcnseg.training import SegmentationModule
 
 
 @pytest.fixture
@@ -57,6 +63,54 @@ def test_round_trip_gives_equal_logits(model: FCN, tmp_path: Path) -> None:
         expected = model(model.normalise(images))
         assert expected.std() > 0
         torch.testing.assert_close(again(again.normalise(images)), expected, rtol=0, atol=0)
+
+
+def test_provenance_comes_back(model: FCN, tmp_path: Path) -> None:
+    told = {"training_data": {"real": 367}, "metrics": {"mean_iou": 0.5, "step": 10}}
+    path = saved(tmp_path / "last.ckpt", content(model) | {"provenance": told})
+    assert load_checkpoint(path).provenance == told
+    assert load_checkpoint(saved(path, content(model))).provenance == {}
+    for odd in ({"metrics": {"mean_iou": torch.ones(1)}}, {"metrics": float("nan")}, ["words"]):
+        assert_refused(saved(path, content(model) | {"provenance": odd}), "not an fcnseg checkpoint, or damaged")
+
+
+def test_a_checkpoint_goes_wherever_a_folder_goes(model: FCN, tmp_path: Path) -> None:
+    path = saved(tmp_path / "last.ckpt", content(model) | {"provenance": {"metrics": {"mean_iou": 0.5}}})
+    from_pretrained(path).save_pretrained(tmp_path / "folder")
+    again = from_pretrained(tmp_path / "folder")
+    assert again.spec == model.spec
+    assert again.provenance == {"metrics": {"mean_iou": 0.5}}
+    assert all(torch.equal(again.state_dict()[key], values) for key, values in model.state_dict().items())
+
+
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_a_real_run_tells_its_data_and_scores(tmp_path: Path, sanity: int) -> None:
+    """Scores of the last validation with its own step, and never those of Lightning's check before training."""
+    scenes = CityScenes(4, seed=1, look="real", size=(40, 56))
+    data = SegmentationData({"real": scenes}, scenes, size=(32, 48), batch_size=2, num_workers=0, cache="ram")
+    net = create_model("fcn32s_alexnet", num_classes=11, width=0.02, label_space=STREET11.to_dict())
+    net.provenance = {"weights_source": "old.caffemodel", "metrics": {"mean_iou": 1.0}}
+    module = SegmentationModule(net, training_data={"real": "4 scenes"})
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        check_val_every_n_epoch=2,
+        num_sanity_val_steps=sanity,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, every_n_epochs=1, save_on_train_epoch_end=True)],
+    )
+    trainer.fit(module, data)
+    first, last = (load_checkpoint(tmp_path / f"epoch={i}.ckpt").provenance for i in (0, 2))
+    assert first == {"training_data": {"real": "4 scenes"}, "weights_source": "old.caffemodel"}
+    metrics = last["metrics"]
+    assert (metrics["step"], metrics["epoch"]) == (4, 1)
+    assert metrics["mean_iou"] == module.last_scores.mean_iou
+    assert metrics["classes"]["sky"]["pixels"] == sum(int((scenes[i][1] == 0).sum()) for i in range(4))
+    load_checkpoint(tmp_path / "epoch=2.ckpt").save_pretrained(tmp_path / "folder")
+    assert f"| mean iou | {metrics['mean_iou']:.3f} |" in (tmp_path / "folder" / "README.md").read_text()
 
 
 def test_path_may_be_a_string(model: FCN, tmp_path: Path) -> None:
@@ -122,6 +176,7 @@ def test_checkpoint_of_something_else(tmp_path: Path, value: object) -> None:
         ({"width": "wide"}, "describes no model"),
         ({"mean": [1.0]}, "expected 3 values"),
         ({"input_size": [3]}, "describes no model"),
+        ({"label_space": STREET11.to_dict()}, "its label space has 11 classes"),
     ],
 )
 def test_spec_that_describes_no_model(model: FCN, tmp_path: Path, spec: dict, reason: str) -> None:
@@ -144,6 +199,10 @@ def test_missing_and_odd_weights(model: FCN, tmp_path: Path) -> None:
     value = content(model)
     del value["state_dict"]["model.fc7.weight"]
     assert_refused(saved(tmp_path / "missing.ckpt", value), r"weights do not fit .*fc7\.weight")
+    value["state_dict"]["model.fc7.weight"] = torch.full_like(model.fc7.weight, torch.nan)
+    assert_refused(saved(tmp_path / "diverged.ckpt", value), r"fc7\.weight has values that are not finite")
+    value["state_dict"]["model.fc7.weight"] = torch.zeros_like(model.fc7.weight).to_sparse()
+    assert_refused(saved(tmp_path / "sparse.ckpt", value), "weights do not fit")
     value["state_dict"]["model.fc7.weight"] = "words"
     assert_refused(saved(tmp_path / "odd.ckpt", value), "weights do not fit")
 

@@ -9,6 +9,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 import fcnseg
 from fcnseg.data import CityScenes, SegmentationData
 from fcnseg.training import SegmentationModule
+from fcnseg.training.losses import CrossEntropy
 from fcnseg.training.precision import fast_precision
 
 
@@ -54,6 +55,44 @@ def test_the_logged_mean_iou_is_torchmetrics_own(data, model):
     masks = torch.tensor(np.stack([predictor(image).mask for image, _, _ in samples]))
     labels = torch.tensor(np.stack([mask for _, mask, _ in samples]))
     assert logged == pytest.approx(float(index(masks, labels)), abs=1e-6)
+
+
+def test_the_validation_loss_is_a_mean_per_image_whatever_is_minimised(data, model):
+    torch.nn.init.normal_(model.score_fr.weight)
+    logged = [
+        trainer().validate(SegmentationModule(model, CrossEntropy(reduction=reduction)), data, verbose=False)[0]
+        for reduction in ("mean", "sum")
+    ]
+    assert logged[0]["val/loss"] == logged[1]["val/loss"]
+    assert 0.1 < logged[0]["val/loss"] < 100, "of one pixel, not of 2240"
+
+
+class Masks(pl.Callback):
+    """Keeps what dropout does to ones in the last step of every epoch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.is_last_batch:
+            self.seen.append(torch.nn.functional.dropout(torch.ones(64)))
+
+
+def test_dropout_goes_on_after_a_checkpoint_as_without_the_interruption(data, model, tmp_path):
+    def masks(epochs, checkpoint=None):
+        pl.seed_everything(5, verbose=False)
+        kept = Masks()
+        fit = trainer(max_epochs=epochs, callbacks=[kept], limit_val_batches=0)
+        fit.fit(SegmentationModule(model), data, ckpt_path=checkpoint)
+        fit.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return kept.seen
+
+    masks(epochs=1)
+    rest = masks(3, tmp_path / "1.ckpt")
+    whole = masks(epochs=3)
+    assert len(rest) == 2
+    assert torch.equal(torch.stack(rest), torch.stack(whole[1:]))
+    assert not torch.equal(whole[1], whole[2]), "every epoch drops others"
 
 
 def test_the_checkpoint_loads_without_executing_code_and_predicts_the_same(data, model, tmp_path):

@@ -1,0 +1,226 @@
+"""Weights as others save them: files, downloads and mappings, read as named tensors without executing code."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor
+
+from fcnseg.errors import InputError
+from fcnseg.models.caffemodel import read_caffemodel
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How the images were prepared that weights were trained on; fields as in `ModelSpec`."""
+
+    channel_order: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+# The mean of ImageNet as Caffe's networks and their FCNs subtract it, in blue, green, red (Berkeley's net.py files).
+CAFFE_PREPARATION = Preparation("bgr", (104.00699, 116.66876, 122.67892), (1.0, 1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights from elsewhere.
+
+    Attributes:
+        name: the file's path, or what stands for it in messages.
+        format: "caffe", "pytorch-fcn", "torchvision" or "fcnseg".
+        tensors: by the source's own names ("conv1_1.weight", "features.0.bias"), without the prefixes of wrappers.
+        preparation: of the images that the weights were trained on, where the format or the file tells.
+        beside: names of what the source holds beside the network's tensors.
+    """
+
+    name: str
+    format: str
+    tensors: dict[str, Tensor]
+    preparation: Preparation | None = None
+    beside: tuple[str, ...] = ()
+
+    def layers(self) -> list[str]:
+        """Names of the layers that have tensors, in the order of their numbers."""
+        names = sorted(self.tensors, key=_natural) if self.format == "torchvision" else self.tensors
+        return list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+
+
+def read_source(source: str | Path | Mapping[str, Any]) -> Source:
+    """Read a file of weights, a folder with `model.safetensors`, or a state dict.
+
+    Raises:
+        InputError: when it is missing, damaged, or holds no weights.
+    """
+    if isinstance(source, Mapping):
+        return from_state_dict("state dict", source)
+    path = Path(source)
+    if path.suffix == ".caffemodel":
+        return from_blobs(str(path), read_caffemodel(path))
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(
+            f"{file}: no such file; expected .caffemodel, .pth, .ckpt, .safetensors or a folder with model.safetensors"
+        )
+    if file.suffix == ".safetensors":
+        content: Any = _read_safetensors(file)
+        return from_state_dict(str(file), content, _spec_beside(file))
+    return from_state_dict(str(file), read_torch(file))
+
+
+def read_torch(path: Path) -> Any:
+    """What torch.save wrote; tensors, plain values and numpy's numbers only.
+
+    Raises:
+        InputError: when the file is damaged, or needs code to be executed.
+    """
+    try:
+        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in torch's reader with almost any exception
+        raise InputError(f"{path}: no weights that can be read without executing code, or damaged") from error
+
+
+# pytorch-fcn's training checkpoints hold their best score as a numpy number; under its name before numpy 2, too.
+_scalar = np.float64(0).__reduce__()[0]
+_NUMPY_NUMBERS: list[Any] = [
+    _scalar,
+    (_scalar, "numpy.core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
+]
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except Exception as error:  # SafetensorError, and others for damaged headers
+        raise InputError(f"{path}: not a safetensors file, or damaged") from error
+
+
+def _spec_beside(path: Path) -> Any:
+    """The model's record in the `config.json` of the same folder, if there is one."""
+    try:
+        config = json.loads(path.with_name("config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return config.get("architecture") if isinstance(config, dict) else None
+
+
+# torchvision's names of the trunks that it has weights for.
+_TORCHVISION = ("vgg16", "vgg16_bn", "vgg19", "alexnet")
+
+
+def read_imagenet(name: str) -> Source:
+    """torchvision's ImageNet weights for the trunk of the model called `name`, from its cache or by download.
+
+    Raises:
+        InputError: when there are none for this trunk, or the download fails.
+    """
+    trunk = re.sub(r"(_atonce|_stem\d+)+$", "", name.partition("_")[2])
+    if trunk == "caffenet":
+        raise InputError(f"weights=imagenet: torchvision has none for {name}; expected the path of a .caffemodel")
+    if trunk not in _TORCHVISION:
+        # Trunks of other libraries bring their own weights: they load them where they are built.
+        raise InputError(f"weights=imagenet: torchvision has none for {name}; it has {', '.join(_TORCHVISION)}")
+    weights = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    try:
+        content = weights.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
+    except Exception as error:  # no network, a wrong hash, a damaged file: each library has its own
+        if file.is_file():
+            raise InputError(f"{file}: damaged, or not torchvision's; delete it to download it again") from error
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"weights=imagenet: {file.name} could not be downloaded ({reason}); get {weights.url} and put it into "
+            f"{file.parent}"
+        ) from error
+    return from_state_dict(str(file), content)
+
+
+def from_blobs(name: str, blobs: Mapping[str, Sequence[np.ndarray]]) -> Source:
+    """Caffe's blobs as tensors: the first of a layer is its weight, the second its bias; dashes become underscores."""
+    tensors = {}
+    for layer, arrays in blobs.items():
+        for i, array in enumerate(arrays):
+            kind = ("weight", "bias")[i] if i < 2 else f"blob{i}"
+            tensors[f"{layer.replace('-', '_')}.{kind}"] = _as_tensor(f"{name}: {layer}", array)
+    _check_plain(name, tensors)
+    return Source(name, "caffe", tensors, CAFFE_PREPARATION)
+
+
+def _as_tensor(name: str, array: np.ndarray) -> Tensor:
+    try:
+        return torch.as_tensor(np.require(array, requirements="W"))
+    except (TypeError, ValueError) as error:  # words, ragged lists
+        raise InputError(f"{name}: expected arrays of numbers") from error
+
+
+def _check_plain(name: str, tensors: Mapping[str, Tensor]) -> None:
+    if not tensors:
+        raise InputError(f"{name}: holds no weights; expected tensors by name")
+    for key, values in tensors.items():
+        if values.layout != torch.strided or values.is_meta or values.is_quantized or not values.numel():
+            raise InputError(f"{name}: {key} is empty, sparse or quantized; expected plain tensors")
+
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "model.", "_orig_mod.")
+
+
+def from_state_dict(name: str, content: Any, spec: Any = None) -> Source:
+    """Recognise a state dict, bare or in the wrappings of checkpoints, DDP, Lightning and torch.compile.
+
+    Raises:
+        InputError: when there is no tensor with a name in it.
+    """
+    if isinstance(content, Mapping) and isinstance(content.get("hyper_parameters"), Mapping):
+        spec = content["hyper_parameters"].get("spec")
+    for _ in range(3):  # a hostile file may hold itself
+        if isinstance(content, Mapping):
+            content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
+    if not isinstance(content, Mapping):
+        raise InputError(f"{name}: holds no weights; expected tensors by name")
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    beside = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    while prefix := next((p for p in _PREFIXES if any(key.startswith(p) for key in tensors)), None):
+        beside += [key for key in tensors if not key.startswith(prefix)]
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    _check_plain(name, tensors)
+    kind = _format(tensors)
+    preparation = CAFFE_PREPARATION if kind == "pytorch-fcn" else _preparation(spec)
+    return Source(name, kind, tensors, preparation, tuple(beside))
+
+
+def _format(names: Mapping[str, Any]) -> str:
+    starts = {name.partition(".")[0] for name in names}
+    if "backbone" in starts:
+        return "fcnseg"
+    if "features" in starts:
+        return "torchvision"
+    # Without one of the head's layers it may as well be a trunk of ours.
+    return "pytorch-fcn" if starts & {"conv1_1", "conv1"} and starts & {"fc6", "score_fr"} else "fcnseg"
+
+
+def _preparation(spec: Any) -> Preparation | None:
+    """The preparation in a model's record; None where it is unusable, for it comes from a file."""
+    try:
+        order, mean, std = spec["channel_order"], tuple(map(float, spec["mean"])), tuple(map(float, spec["std"]))
+    except (TypeError, KeyError, ValueError):
+        return None
+    known = order == "rgb" or (order == "bgr" and len(mean) == 3)
+    sound = len(mean) == len(std) and all(np.isfinite((*mean, *std))) and min(std, default=0) > 0
+    return Preparation(order, mean, std) if known and sound else None
+
+
+def _natural(name: str) -> list[Any]:
+    """Sorts features.2 before features.10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

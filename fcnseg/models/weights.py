@@ -1,0 +1,357 @@
+"""Trained weights into a model, from wherever they come, with a report of what became of each tensor."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fcnseg.errors import InputError
+from fcnseg.labels import VOC21
+from fcnseg.models.caffemodel import read_caffemodel
+from fcnseg.models.fcn import FCN
+from fcnseg.models.sources import Preparation, Source, from_blobs, read_imagenet, read_source
+from fcnseg.models.spec import ModelSpec
+from fcnseg.models.surgery import (
+    SCORES,
+    adapt_first,
+    adapt_scores,
+    as_convolution,
+    checked,
+    upsampling_difference,
+    without_leading_ones,
+)
+
+_KINDS = ("copied", "reshaped", "adapted", "dropped", "missing")
+_SHOWN = 8  # entries of a kind in a report's summary
+_TOLERANCE = 1e-4  # between a source's fixed layers and ours
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of each tensor of a source and of the model. `str()` of it is a summary of a few lines.
+
+    Attributes:
+        source: the file or what stands for it.
+        format: "caffe", "pytorch-fcn", "torchvision" or "fcnseg".
+        copied: the model's tensors that were taken as they are; fixed layers that are equal to the model's.
+        reshaped: those of fully connected layers that became convolutions.
+        adapted: those made to fit: another number of channels or classes, with what was done.
+        dropped: the source's tensors that have no place in the model, with the reason.
+        missing: the model's tensors that the source lacks; they stay as they were.
+        preparation: the preparation of images that the model took over; "" where it kept its own.
+    """
+
+    source: str
+    format: str
+    copied: tuple[str, ...] = ()
+    reshaped: tuple[str, ...] = ()
+    adapted: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    preparation: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.source} ({self.format}): " + ", ".join(f"{len(getattr(self, k))} {k}" for k in _KINDS)]
+        for kind in _KINDS[1:]:
+            entries = getattr(self, kind)
+            lines += [f"  {kind}: {entry}" for entry in entries[:_SHOWN]]
+            if len(entries) > _SHOWN:
+                lines.append(f"  {kind}: and {len(entries) - _SHOWN} more")
+        return "\n".join(lines + ([f"  preparation: {self.preparation}"] if self.preparation else []))
+
+
+def load_weights(
+    model: FCN,
+    source: str | Path | Mapping[str, Tensor],
+    *,
+    scores: str = "auto",
+    prepare: bool = True,
+    verbose: bool = True,
+) -> LoadReport:
+    """Load trained weights into `model`: all that fit, or none.
+
+    Nothing in a file is executed. Tensors are cast to the model's type. Fully connected layers become convolutions.
+    A first convolution over 3 channels is adapted to the model's number of channels so that an image whose channels
+    are all equal gives what it gives as a grey image of 3 channels. Upsampling in an FCN is bilinear and fixed: a
+    source's is compared with it.
+
+    Args:
+        model: of the same width as the source; its trunk's layers are the source's.
+        source: "imagenet" for torchvision's weights; a .caffemodel; a .pth of pytorch-fcn, of a torchvision
+            classifier or of a model of ours, a Lightning checkpoint, .safetensors or a folder with
+            `model.safetensors`; or such a state dict.
+        scores: "auto" takes score layers over the same number of classes and starts others at zero again,
+            "expand" takes as many classes as both have, "reset" starts them all at zero.
+        prepare: take over the preparation of images that the weights were trained with, where it is known: from
+            Caffe's and pytorch-fcn's weights (BGR with a mean and no scale) and our checkpoints. Networks of other
+            than 3 channels take those means' average.
+        verbose: print the report, in the first process of a distributed run.
+
+    Raises:
+        InputError: when the file is missing, damaged or of another network, a tensor does not fit or is not finite.
+    """
+    imagenet = isinstance(source, str) and source == "imagenet"
+    read = read_imagenet(model.spec.name) if imagenet else read_source(source)
+    return _load(model, read, scores, prepare, verbose)
+
+
+def load_caffe_weights(
+    model: FCN,
+    source: str | Path | Mapping[str, Sequence[np.ndarray]],
+    *,
+    scores: str = "auto",
+    prepare: bool = True,
+    verbose: bool = True,
+) -> LoadReport:
+    """`load_weights` for a .caffemodel of any suffix, or {layer name: [weight, bias]} of arrays in Caffe's order.
+
+    Raises:
+        InputError: as `load_weights`.
+    """
+    if isinstance(source, Mapping):
+        read = from_blobs("caffe blobs", source)
+    else:
+        read = from_blobs(str(source), read_caffemodel(source))
+    return _load(model, read, scores, prepare, verbose)
+
+
+def _load(model: FCN, source: Source, scores: str, prepare: bool, verbose: bool) -> LoadReport:
+    if scores not in SCORES:
+        raise InputError(f"scores={scores!r}: expected one of {', '.join(SCORES)}")
+    state = model.state_dict()
+    names = _names(source, state, model.spec.name)
+    _check_trunk(source, names, state, model.spec.name)
+    fits = {target: _fit(target, source, names, state, scores, model.spec) for target in state}
+    preparation = _preparation(source, names, state) if prepare else None
+    report = _report(model, source, names, fits, preparation)
+    with torch.no_grad():
+        for target, fit in fits.items():
+            if fit.values is not None:
+                state[target].copy_(fit.values)
+    if preparation is not None:
+        model.prepare(replace(model.spec, **vars(preparation)))
+    if verbose and all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK")):
+        print(report)
+    return report
+
+
+def _names(source: Source, state: Mapping[str, Tensor], model: str) -> dict[str, str]:
+    """The source's name for each of the model's tensors that it has."""
+    names = {}
+    for own in source.tensors:
+        target = own if own in state else f"backbone.{own}"
+        if target in state:
+            names[target] = own
+    if source.format == "torchvision" and not any(target.startswith("backbone.") for target in names):
+        pairs = _torchvision_layers(source, state, model)
+    else:
+        pairs = _renamed_scores(source, state, names)
+    for own in source.tensors:
+        layer, _, kind = own.rpartition(".")
+        if layer in pairs and f"{pairs[layer]}.{kind}" in state:
+            names[f"{pairs[layer]}.{kind}"] = own
+    return names
+
+
+def _torchvision_layers(source: Source, state: Mapping[str, Tensor], model: str) -> dict[str, str]:
+    """The model's layer for each of a classifier's, by their order; the last, which scores ImageNet's, has none."""
+    layers = source.layers()
+    found = [layer for layer in layers if layer.startswith("features.")]
+    trunk = list(dict.fromkeys(name.rpartition(".")[0] for name in state if name.startswith("backbone.")))
+    if len(found) > len(trunk):
+        raise InputError(
+            f"{source.name}: {len(found)} layers in features, the trunk of {model} has {len(trunk)}; nothing was loaded"
+        )
+    classifier = [layer for layer in layers if layer.startswith("classifier.")]
+    return dict(zip(found, trunk, strict=False)) | dict(zip(classifier, ("fc6", "fc7"), strict=False))
+
+
+def _renamed_scores(source: Source, state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, str]:
+    """Score layers that carry more than their name, such as DIGITS' score_fr_21classes, for the model's."""
+    pairs = {}
+    for target in state:
+        layer, _, kind = target.rpartition(".")
+        if _is_score(target) and kind == "weight" and target not in names:
+            for own in source.layers():
+                values = source.tensors.get(f"{own}.weight")
+                if own.startswith(layer) and values is not None and values.shape[1:] == state[target].shape[1:]:
+                    pairs[own] = layer
+    return pairs
+
+
+def _is_score(name: str) -> bool:
+    return name.startswith("score_")
+
+
+def _convolutions(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the weights of the trunk's convolutions, in order."""
+    return [name for name, values in state.items() if name.startswith("backbone.") and values.dim() == 4]
+
+
+def _check_trunk(source: Source, names: Mapping[str, str], state: Mapping[str, Tensor], model: str) -> None:
+    trunk = _convolutions(state)
+    count = sum(name in names for name in trunk)
+    if 2 * count < len(trunk):
+        layers = source.layers()
+        found = ", ".join(layers[:3]) + (", ..." if len(layers) > 3 else "")
+        raise InputError(
+            f"{source.name}: only {count} of {len(trunk)} layers of {model}'s trunk are in it (found {found}); "
+            "nothing was loaded"
+        )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A tensor as the model takes it; None where it keeps its own. `kind` is the report's field."""
+
+    values: Tensor | None
+    kind: str
+    note: str
+
+
+def _fit(
+    target: str, source: Source, names: Mapping[str, str], state: Mapping[str, Tensor], scores: str, spec: ModelSpec
+) -> _Fit:
+    """The source's values for one of the model's tensors."""
+    like = state[target]
+    if target not in names:
+        if _is_score(target) and scores == "reset":
+            return _Fit(torch.zeros_like(like), "adapted", f"{target} {tuple(like.shape)}: starts at zero again")
+        return _Fit(None, "missing", f"{target} {tuple(like.shape)}")
+    own = names[target]
+    values = source.tensors[own]
+    change = f"{target} {tuple(values.shape)} -> {tuple(like.shape)}"
+    try:
+        values = without_leading_ones(values, like.dim())
+        kind, note = "copied", ""
+        if _is_score(target):
+            values, note = adapt_scores(values, like, _score_mode(target, source, names, state, scores))
+        elif target == _convolutions(state)[0]:
+            values, note = _fit_first(values, like, source, spec)
+        elif target in ("fc6.weight", "fc7.weight") and values.shape != like.shape:
+            values, kind = as_convolution(values, like), "reshaped"
+        if values.shape != like.shape:
+            raise ValueError("of another network or width")
+        values = checked(values, like)
+    except ValueError as error:
+        raise InputError(
+            f"{source.name}: {own} {tuple(source.tensors[own].shape)} does not become {target} {tuple(like.shape)} "
+            f"of {spec.name}: {error}"
+        ) from error
+    if note:
+        return _Fit(values, "adapted", f"{change}: {note}")
+    return _Fit(values, kind, change if kind == "reshaped" else target)
+
+
+def _score_mode(target: str, source: Source, names: Mapping[str, str], state: Mapping[str, Tensor], scores: str) -> str:
+    """A score layer whose weight cannot be taken does not keep its bias either."""
+    weight = target.rpartition(".")[0] + ".weight"
+    fits = weight in names and source.tensors[names[weight]].shape[1:] == state[weight].shape[1:]
+    return scores if fits else "reset"
+
+
+def _fit_first(values: Tensor, like: Tensor, source: Source, spec: ModelSpec) -> tuple[Tensor, str]:
+    """The first convolution for the model's channels and their order."""
+    if values.dim() != 4 or values.shape[1] == like.shape[1]:
+        if source.format == "torchvision" and spec.channel_order == "bgr":
+            return values.flip(1), "filters in BGR order"
+        return values, ""
+    if source.preparation is not None and source.preparation.channel_order == "bgr":
+        values = values.flip(1)
+    return adapt_first(values, like.shape[1]), "filters over 3 channels shared among the model's"
+
+
+def _preparation(source: Source, names: Mapping[str, str], state: Mapping[str, Tensor]) -> Preparation | None:
+    """The preparation that the source's first convolution asks for; None where it is not known."""
+    first = _convolutions(state)[0]
+    if source.preparation is None or first not in names:
+        return None
+    known, channels = len(source.preparation.mean), state[first].shape[1]
+    if source.tensors[names[first]].shape[1] != known:
+        return None
+    if known == channels:
+        return source.preparation
+    mean, std = (sum(values) / known for values in (source.preparation.mean, source.preparation.std))
+    return Preparation("rgb", (mean,) * channels, (std,) * channels)
+
+
+def _report(
+    model: FCN, source: Source, names: Mapping[str, str], fits: Mapping[str, _Fit], preparation: Preparation | None
+) -> LoadReport:
+    entries: dict[str, list[str]] = {kind: [] for kind in _KINDS}
+    for target, fit in fits.items():
+        if fit.values is not None or not target.endswith("num_batches_tracked"):  # a counter that old files lack
+            entries[fit.kind].append(fit.note)
+    used = set(names.values())
+    for own, values in source.tensors.items():
+        if own not in used:
+            kind, note = _left(model, own, values)
+            entries[kind].append(f"{own} {tuple(values.shape)}{note}")
+    entries["dropped"] += [f"{name}: beside the network" for name in source.beside]
+    text = ""
+    if preparation is not None:
+        text = f"channels in {preparation.channel_order} order, mean {preparation.mean}, std {preparation.std}"
+    return LoadReport(
+        source.name, source.format, preparation=text, **{kind: tuple(notes) for kind, notes in entries.items()}
+    )
+
+
+def _left(model: FCN, own: str, values: Tensor) -> tuple[str, str]:
+    """What to say of a tensor that the model has no parameter for: the fixed layers are compared with the model's."""
+    layer, _, kind = own.rpartition(".")
+    scales = {f"scale_{fusion.tap}": fusion.scale for fusion in model.fusions}
+    if kind != "weight" or not (layer.startswith("upscore") or layer in scales):
+        return "dropped", f": {model.spec.name} has no such layer"
+    if layer in scales:
+        difference, fixed = float((values.float() - scales[layer]).abs().max()), f"factor {scales[layer]:g}"
+    else:
+        difference, fixed = upsampling_difference(values), "bilinear upsampling"
+    if difference <= _TOLERANCE:
+        return "copied", " (fixed, equal)"
+    return "dropped", f": differs from the model's fixed {fixed} by up to {difference:.4g}"
+
+
+def describe_weights(path: str | Path) -> dict[str, Any]:
+    """`create_model` arguments for the FCN whose weights a .caffemodel or a file of pytorch-fcn holds.
+
+    They are read off the layers' names and shapes: an FCN over VGG-16, VGG-19 or CaffeNet with the reference's
+    padding; `label_space` is PASCAL VOC's where there are 21 classes.
+
+    Raises:
+        InputError: when the file is missing, damaged, or no such FCN.
+    """
+    source = read_source(path)
+    layers = source.layers()
+    score = next((layer for layer in layers if layer.startswith("score_fr")), None)
+    first = next((layer for layer in ("conv1_1", "conv1") if layer in layers), None)
+    if source.format not in ("caffe", "pytorch-fcn") or score is None or first is None:
+        what = "no score layers" if not any(map(_is_score, layers)) else "no FCN of Caffe's or pytorch-fcn's"
+        raise InputError(f"{path}: holds {what}; create a model to load it into: create_model(NAME, weights=PATH, ...)")
+    classes = len(source.tensors[f"{score}.weight"])
+    filters, channels = source.tensors[f"{first}.weight"].shape[:2]
+    described = {
+        "name": _model_name(layers, Path(path).name),
+        "num_classes": classes,
+        "padding": "caffe",
+        "label_space": VOC21.to_dict() if classes == VOC21.num_classes else None,
+    }
+    if channels != 3:
+        described["in_channels"] = channels
+    full = 64 if first == "conv1_1" else 96
+    if filters != full:
+        described["width"] = filters / full
+    return described
+
+
+def _model_name(layers: Sequence[str], file: str) -> str:
+    if "conv1_1" not in layers:
+        return "fcn32s_caffenet"
+    stride = 8 if "score_pool3" in layers else 16 if "score_pool4" in layers else 32
+    at_once = {"scale_pool3", "scale_pool4"} & set(layers) or "atonce" in file.replace("-", "")
+    trunk = "vgg19" if "conv3_4" in layers else "vgg16"
+    return f"fcn{stride}s_{trunk}" + ("_atonce" if stride < 32 and at_once else "")

@@ -1,0 +1,75 @@
+"""A finer network that takes over a coarser one's weights: at first it is the coarser one, upsampled in steps."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fcnseg.models import FCN, create_model
+
+
+def coarse_and_fine(fine: str, padding: str) -> tuple[FCN, FCN]:
+    """An FCN-32s with random scores, and a new finer network that has its weights."""
+    torch.manual_seed(0)
+    coarse, finer = (
+        create_model(name, num_classes=3, padding=padding, width=0.05).eval() for name in ("fcn32s_vgg16", fine)
+    )
+    torch.nn.init.normal_(coarse.score_fr.weight)
+    torch.nn.init.normal_(coarse.score_fr.bias)
+    missing = finer.load_state_dict(coarse.state_dict(), strict=False).missing_keys
+    assert {key.split(".")[0] for key in missing} <= {"score_pool4", "score_pool3"}
+    return coarse, finer
+
+
+def scores_of(model: FCN, images: Tensor) -> Tensor:
+    """What score_fr gives, before any upsampling."""
+    kept = []
+    hook = model.score_fr.register_forward_hook(lambda module, arguments, output: kept.append(output))
+    model(images)
+    hook.remove()
+    return kept[0]
+
+
+def stretched(scores: Tensor, factor: int) -> Tensor:
+    """Bilinear, with zeros beyond the edges: every sample becomes a tent of 2 factor pixels, by hand."""
+    distance = (np.arange(2 * factor) - (factor - 0.5)) / factor
+    tent = np.maximum(1 - np.abs(distance), 0)
+    n, c, height, width = scores.shape
+    out = np.zeros((n, c, factor * (height + 1), factor * (width + 1)))
+    for y, x in np.ndindex(height, width):
+        window = (..., slice(factor * y, factor * (y + 2)), slice(factor * x, factor * (x + 2)))
+        out[window] += scores[..., y, x].numpy()[..., None, None] * np.outer(tent, tent)
+    return torch.from_numpy(out).float()
+
+
+@pytest.mark.parametrize("size", [(32, 64), (45, 70)])
+@pytest.mark.parametrize(("fine", "steps", "crop"), [("fcn16s_vgg16", (2, 16), 27), ("fcn8s_vgg16", (2, 2, 8), 31)])
+@torch.inference_mode()
+def test_with_the_references_padding(fine: str, steps: tuple[int, ...], crop: int, size: tuple[int, int]) -> None:
+    """The last crop is that of the reference's net.py."""
+    coarse, finer = coarse_and_fine(fine, "caffe")
+    images = torch.randn(1, 3, *size)
+    expected = scores_of(coarse, images)
+    for factor in steps:
+        expected = stretched(expected, factor)
+    expected = expected[..., crop : crop + size[0], crop : crop + size[1]]
+    assert expected.std() > 0.01
+    torch.testing.assert_close(finer(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 64), (33, 61)])
+@pytest.mark.parametrize(("fine", "steps"), [("fcn16s_vgg16", (2, 16)), ("fcn8s_vgg16", (2, 2, 8))])
+@torch.inference_mode()
+def test_with_the_least_padding(fine: str, steps: tuple[int, ...], size: tuple[int, int]) -> None:
+    """Each step is torch's own bilinear interpolation, cut where the finer grid ends."""
+    coarse, finer = coarse_and_fine(fine, "same")
+    images = torch.randn(1, 3, *size)
+    expected = scores_of(coarse, images)
+    stride = 32
+    for factor in steps:
+        stride //= factor
+        height, width = (-(-side // stride) for side in size)
+        expected = F.interpolate(expected, scale_factor=factor, mode="bilinear")[..., :height, :width]
+    assert expected.std() > 0.01
+    torch.testing.assert_close(finer(images), expected, rtol=1e-4, atol=1e-5)
