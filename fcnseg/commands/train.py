@@ -121,6 +121,10 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
         optimizer=instantiate(config.optimizer),
         scheduler=instantiate(config.scheduler),
         bias_lr_factor=config.bias_lr_factor,
+        training_data={
+            "train": {name: f"{len(dataset)} images" for name, dataset in data.train.items()},
+            "validation": f"{len(data.val)} images",
+        },
     )
 
 

@@ -61,7 +61,7 @@ def evaluate(model: FCN, loader: Iterable[dict[str, Any]]) -> Evaluation:
 def write_report(
     evaluation: Evaluation, model: FCN, data: SegmentationData, folder: Path, facts: dict[str, Any], examples: int = 3
 ) -> None:
-    """Print the table; write metrics.json, confusion.png and examples.png (worst and best images).
+    """Print the table; write confusion.png, examples.png (worst and best images) and, last, metrics.json.
 
     Args:
         facts: further entries for metrics.json, such as the checkpoint.
@@ -69,7 +69,6 @@ def write_report(
     """
     found = scores(evaluation.confusion)
     print_table(found, data.label_space, title=f"{len(evaluation.names)} images")
-    write_json(folder / "metrics.json", to_dict(found, data.label_space) | {"images": len(evaluation.names)} | facts)
     save_confusion(evaluation.confusion, data.label_space, folder / "confusion.png")
     order = [int(i) for i in np.argsort(evaluation.mean_iou) if not np.isnan(evaluation.mean_iou[i])]
     count = min(examples, (len(order) + 1) // 2)
@@ -77,6 +76,8 @@ def write_report(
     if order:
         shown = _examples({*worst, *best}, evaluation, model, data)
         save_examples([shown[i] for i in worst], [shown[i] for i in best], data.label_space, folder / "examples.png")
+    # Last: a folder with metrics.json is a finished one.
+    write_json(folder / "metrics.json", to_dict(found, data.label_space) | {"images": len(evaluation.names)} | facts)
 
 
 def _examples(indices: set[int], evaluation: Evaluation, model: FCN, data: SegmentationData) -> dict[int, Example]:

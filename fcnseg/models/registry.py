@@ -141,6 +141,7 @@ def create_model(
     model = FCN(_backbone(parts, spec), SKIPS[parts.stride], spec, scales)
     if weights is not None:
         load_weights(model, weights, prepare=mean is None and std is None)
+        model.provenance["weights_source"] = Path(weights).name
     return model
 
 

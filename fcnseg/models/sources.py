@@ -15,6 +15,10 @@ from torch import Tensor
 
 from fcnseg.errors import InputError
 from fcnseg.models.caffemodel import read_caffemodel
+from fcnseg.models.timm import TimmBackbone
+
+DEMO = Path(__file__).parents[1] / "weights" / "demo"
+"""The folder of the small model that comes with the package."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Source:
 
     Attributes:
         name: the file's path, or what stands for it in messages.
-        format: "caffe", "pytorch-fcn", "torchvision" or "fcnseg".
+        format: "caffe", "pytorch-fcn", "torchvision", "timm" or "fcnseg".
         tensors: by the source's own names ("conv1_1.weight", "features.0.bias"), without the prefixes of wrappers.
         preparation: of the images that the weights were trained on, where the format or the file tells.
         beside: names of what the source holds beside the network's tensors.
@@ -62,7 +66,7 @@ def read_source(source: str | Path | Mapping[str, Any]) -> Source:
     """
     if isinstance(source, Mapping):
         return from_state_dict("state dict", source)
-    path = Path(source)
+    path = DEMO if source == "demo" else Path(source)
     if path.suffix == ".caffemodel":
         return from_blobs(str(path), read_caffemodel(path))
     file = path / "model.safetensors" if path.is_dir() else path
@@ -119,8 +123,8 @@ def _spec_beside(path: Path) -> Any:
 _TORCHVISION = ("vgg16", "vgg16_bn", "vgg19", "alexnet")
 
 
-def read_imagenet(name: str) -> Source:
-    """torchvision's ImageNet weights for the trunk of the model called `name`, from its cache or by download.
+def read_imagenet(name: str, in_channels: int = 3) -> Source:
+    """torchvision's or timm's ImageNet weights for the trunk of the model `name`, from the cache or by download.
 
     Raises:
         InputError: when there are none for this trunk, or the download fails.
@@ -129,8 +133,7 @@ def read_imagenet(name: str) -> Source:
     if trunk == "caffenet":
         raise InputError(f"weights=imagenet: torchvision has none for {name}; expected the path of a .caffemodel")
     if trunk not in _TORCHVISION:
-        # Trunks of other libraries bring their own weights: they load them where they are built.
-        raise InputError(f"weights=imagenet: torchvision has none for {name}; it has {', '.join(_TORCHVISION)}")
+        return _read_timm(trunk, in_channels)
     weights = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"]
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
@@ -144,6 +147,21 @@ def read_imagenet(name: str) -> Source:
             f"{file.parent}"
         ) from error
     return from_state_dict(str(file), content)
+
+
+def _read_timm(trunk: str, in_channels: int) -> Source:
+    """timm's default weights, which it adapts to the number of channels itself."""
+    try:
+        body = TimmBackbone(trunk, in_channels, pretrained=True)
+    except InputError:
+        raise
+    except Exception as error:  # no network, no such weights, a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"weights=imagenet: timm's weights of {trunk} could not be had ({reason})") from error
+    config = body.body.pretrained_cfg
+    mean, std = (tuple(255 * float(v) for v in config[key]) for key in ("mean", "std"))
+    tensors = {f"backbone.{key}": value for key, value in body.state_dict().items()}
+    return Source(f"timm's {trunk}", "timm", tensors, Preparation("rgb", mean, std) if in_channels == 3 else None)
 
 
 def from_blobs(name: str, blobs: Mapping[str, Sequence[np.ndarray]]) -> Source:

@@ -22,6 +22,7 @@ from fcnseg.errors import InputError
 from fcnseg.files import replacing
 from fcnseg.models.card import model_card
 from fcnseg.models.checkpoint import default_device, load_checkpoint, rebuild
+from fcnseg.models.sources import DEMO
 from fcnseg.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ PROVENANCE: dict[str, type] = {"training_data": dict, "metrics": dict, "weights_
 """What a config.json and `FCN.provenance` may tell of the weights, with the kind of value."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-DEMO = Path(fcnseg.__file__).parent / "weights" / "demo"
 FOREIGN = (".caffemodel", ".pth")
 """Files that hold weights of other programs' FCNs."""
 

@@ -43,11 +43,11 @@ class TimmBackbone(Backbone):
         InputError: when the network offers no such features.
     """
 
-    def __init__(self, name: str, in_channels: int = 3) -> None:
+    def __init__(self, name: str, in_channels: int = 3, pretrained: bool = False) -> None:
         import timm
 
         try:
-            body: Any = timm.create_model(name, features_only=True, in_chans=in_channels)
+            body: Any = timm.create_model(name, features_only=True, in_chans=in_channels, pretrained=pretrained)
         except (RuntimeError, AttributeError, AssertionError, TypeError, KeyError) as error:
             raise InputError(f"timm's {name} offers no feature maps ({str(error).splitlines()[0]})") from error
         strides = body.feature_info.reduction()

@@ -37,7 +37,7 @@ class LoadReport:
 
     Attributes:
         source: the file or what stands for it.
-        format: "caffe", "pytorch-fcn", "torchvision" or "fcnseg".
+        format: "caffe", "pytorch-fcn", "torchvision", "timm" or "fcnseg".
         copied: the model's tensors that were taken as they are; fixed layers that are equal to the model's.
         reshaped: those of fully connected layers that became convolutions.
         adapted: those made to fit: another number of channels or classes, with what was done.
@@ -82,9 +82,9 @@ def load_weights(
 
     Args:
         model: of the same width as the source; its trunk's layers are the source's.
-        source: "imagenet" for torchvision's weights; a .caffemodel; a .pth of pytorch-fcn, of a torchvision
-            classifier or of a model of ours, a Lightning checkpoint, .safetensors or a folder with
-            `model.safetensors`; or such a state dict.
+        source: "imagenet" for torchvision's or timm's weights; "demo" for the package's; a .caffemodel; a .pth of
+            pytorch-fcn, of a torchvision classifier or of a model of ours, a Lightning checkpoint, .safetensors or
+            a folder with `model.safetensors`; or such a state dict.
         scores: "auto" takes score layers over the same number of classes and starts others at zero again,
             "expand" takes as many classes as both have, "reset" starts them all at zero.
         prepare: take over the preparation of images that the weights were trained with, where it is known: from
@@ -96,7 +96,7 @@ def load_weights(
         InputError: when the file is missing, damaged or of another network, a tensor does not fit or is not finite.
     """
     imagenet = isinstance(source, str) and source == "imagenet"
-    read = read_imagenet(model.spec.name) if imagenet else read_source(source)
+    read = read_imagenet(model.spec.name, model.spec.in_channels) if imagenet else read_source(source)
     return _load(model, read, scores, prepare, verbose)
 
 

@@ -2,17 +2,14 @@
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from fcnseg.models.backbones import BACKBONES
 from fcnseg.models.registry import parse_name
+from fcnseg.models.sources import DEMO
 
 _BERKELEY = "http://dl.caffe.berkeleyvision.org"
 _SEG11 = "mean IU on PASCAL VOC seg11valid"
 _TOP1 = "top-1 accuracy on ImageNet, as a classifier"
-
-DEMO = Path(__file__).parents[1] / "weights" / "demo"
-"""The folder of the small model that ships with the package."""
 
 
 @dataclass(frozen=True)

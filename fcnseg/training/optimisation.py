@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR, StepLR
 
 
 def parameter_groups(
@@ -41,6 +41,11 @@ def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
 def poly(optimizer: Optimizer, total_steps: int, power: float = 0.9) -> LRScheduler:
     """The learning rate falls to zero as (1 - step / total_steps) ** power."""
     return PolynomialLR(optimizer, total_iters=total_steps, power=power)
+
+
+def step(optimizer: Optimizer, total_steps: int, every: float = 0.33, factor: float = 0.1) -> LRScheduler:
+    """Multiply the learning rate by `factor` after each share `every` of all steps, as DIGITS does by default."""
+    return StepLR(optimizer, max(1, round(every * total_steps)), factor)
 
 
 def one_cycle(optimizer: Optimizer, total_steps: int, warmup: float = 0.1, **options: Any) -> LRScheduler:

