@@ -1,6 +1,8 @@
-"""Label spaces: the names, colours and file values of a set of classes."""
+"""Label spaces: the names, colours and file values of a set of classes, and the way from one to another."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +12,31 @@ from fcnseg.errors import InputError
 
 IGNORE_INDEX = 255
 """The value in a mask for pixels that neither train nor count, in every label space."""
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    # One class under two names.
+    "pavement": ("sidewalk",),
+    "sidewalk": ("pavement",),
+    "tree": ("vegetation",),
+    "vegetation": ("tree",),
+    "sign": ("traffic sign",),
+    "traffic sign": ("sign",),
+    "signsymbol": ("sign", "traffic sign"),
+    "light": ("traffic light",),
+    "traffic light": ("light",),
+    "person": ("pedestrian",),
+    "pedestrian": ("person",),
+    "motorbike": ("motorcycle",),
+    # CamVid and SYNTHIA label a cyclist together with the bicycle; Cityscapes labels the rider apart. Where the
+    # two are apart, the whole goes to the bicycle, as in the published results from SYNTHIA to Cityscapes. In
+    # CamVid's 11 classes motorcycles count as bicyclists.
+    "bicyclist": ("cyclist", "bicycle"),
+    "cyclist": ("bicyclist", "bicycle"),
+    "bicycle": ("cyclist", "bicyclist"),
+    "rider": ("cyclist", "bicyclist"),
+    "motorcycle": ("motorbike", "bicyclist"),
+}
+"""What else a class may be called: for a class of one label space, names to look for in another, best first."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +119,112 @@ class LabelSpace:
         table[: self.num_classes] = self.palette
         return table
 
+    def mapping_to(
+        self,
+        target: "LabelSpace",
+        aliases: Mapping[str, Sequence[str]] | None = None,
+        extra: Mapping[str, str | None] | None = None,
+    ) -> "ClassMapping":
+        """Which class of `target` each class here becomes: by `extra`, else the same name, else an alias.
+
+        Names are compared without regard to capitals, underscores and hyphens. Classes that find no other
+        become the ignore index.
+
+        Args:
+            target: the label space to go to.
+            aliases: for a name, others to look for, best first; by default `ALIASES`.
+            extra: a class of `target` for classes of this label space, or None to ignore them.
+
+        Raises:
+            InputError: for a name in `extra` that neither space has, or when no class finds another.
+        """
+        return ClassMapping(self, target, _pair(self, target, ALIASES if aliases is None else aliases, extra or {}))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, fit for JSON and checkpoints; `LabelSpace(**...)` reads it back."""
         return {k: _as_lists(v) for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class ClassMapping:
+    """Which class of one label space becomes which class of another; `str()` shows it as a table.
+
+    Attributes:
+        source, target: the two label spaces.
+        indices: for each class of `source`, the index of its class in `target`, or the ignore index.
+    """
+
+    source: LabelSpace
+    target: LabelSpace
+    indices: tuple[int, ...]
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """(256,) uint8: the new value of every value that a mask can have."""
+        table = np.full(256, IGNORE_INDEX, np.uint8)
+        table[: len(self.indices)] = self.indices
+        return table
+
+    def __call__(self, mask: np.ndarray) -> np.ndarray:
+        """Turn an (H, W) uint8 mask of the source into one of the target."""
+        return np.take(self.table, mask)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Classes of the source whose pixels become ignored."""
+        return tuple(n for n, i in zip(self.source.classes, self.indices, strict=True) if i == IGNORE_INDEX)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Classes of the target that no class of the source becomes."""
+        return tuple(name for i, name in enumerate(self.target.classes) if i not in self.indices)
+
+    def __str__(self) -> str:
+        rows = [
+            (name, ", ".join(self.source.classes[i] for i, to in enumerate(self.indices) if to == index))
+            for index, name in enumerate(self.target.classes)
+        ]
+        width = max(len(name) for name in ("ignored", *self.target.classes))
+        lines = [f"{self.source.name} -> {self.target.name}"]
+        lines += [f"  {name:<{width}}  <- {sources}" for name, sources in rows if sources]
+        lines += [f"  {'ignored':<{width}}  <- {', '.join(self.ignored)}"] if self.ignored else []
+        if self.missing:
+            lines.append(f"  warning: nothing in {self.source.name} is {', '.join(self.missing)}")
+        return "\n".join(lines)
+
+
+def _pair(
+    source: LabelSpace,
+    target: LabelSpace,
+    aliases: Mapping[str, Sequence[str]],
+    extra: Mapping[str, str | None],
+) -> tuple[int, ...]:
+    index = {_plain(name): i for i, name in enumerate(target.classes)}
+    others = {_plain(name): [_plain(other) for other in names] for name, names in aliases.items()}
+    given = {}
+    for name, wanted in extra.items():
+        _require(name, source)
+        given[_plain(name)] = IGNORE_INDEX if wanted is None else index[_require(wanted, target)]
+    indices = []
+    for name in map(_plain, source.classes):
+        found = (index[other] for other in (name, *others.get(name, ())) if other in index)
+        indices.append(given[name] if name in given else next(found, IGNORE_INDEX))
+    if all(i == IGNORE_INDEX for i in indices):
+        raise InputError(f"label space {source.name} has no class of {target.name}: {', '.join(target.classes)}")
+    return tuple(indices)
+
+
+def _require(name: str, space: LabelSpace) -> str:
+    """The plain form of a class name that a label space must have."""
+    names = [_plain(n) for n in space.classes]
+    if _plain(name) in names:
+        return _plain(name)
+    near = get_close_matches(_plain(name), names, n=3) or names
+    raise InputError(f"label space {space.name} has no class {name!r}; expected one of {', '.join(near)}")
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", " ").replace("-", " ").strip()
 
 
 def _as_lists(value: Any) -> Any:
