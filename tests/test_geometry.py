@@ -7,10 +7,23 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from fcnseg.errors import InputError
-from fcnseg.geometry import IMAGE, CoordinateMap, GeometryError, Grid, Layer, crop_offset, trace, upsampling
+from fcnseg.geometry import (
+    IMAGE,
+    CoordinateMap,
+    GeometryError,
+    Grid,
+    Layer,
+    aligned_upsampling,
+    covering_size,
+    crop_offset,
+    trace,
+    upsampling,
+)
+from fcnseg.models import FCN, ModelSpec
+from fcnseg.models.backbones import Backbone, create_backbone
 
 fractions = st.fractions(min_value=-50, max_value=50, max_denominator=12)
 maps = st.builds(CoordinateMap, fractions.filter(bool), fractions)
@@ -217,3 +230,65 @@ class TestCropOffset:
             crop_offset(grid(*source), grid(*reference))
         assert isinstance(error.value, InputError)  # one line on the command line, exit code 2
         assert "\n" not in str(error.value)
+
+
+class TestAlignedUpsampling:
+    """Upsamplings that begin on pixel 0 of the finer grid, wherever the coarse samples lie."""
+
+    @staticmethod
+    def grid(name: str, stride: int, origin: Fraction) -> Grid:
+        return Grid(name, CoordinateMap(Fraction(1, stride), -origin / stride))
+
+    @given(st.sampled_from([2, 4, 8, 32]), st.integers(-64, 64))
+    def test_output_begins_on_pixel_0_or_it_is_refused(self, stride: int, half_pixels: int) -> None:
+        coarse = self.grid("coarse", stride, Fraction(half_pixels, 2))
+        if coarse.origin > stride - Fraction(1, 2):
+            with pytest.raises(GeometryError, match="crop of up from coarse to image is negative"):
+                aligned_upsampling("up", coarse, IMAGE)
+            return
+        layer = aligned_upsampling("up", coarse, IMAGE)
+        assert crop_offset(coarse.then(layer), IMAGE) == 0
+        assert layer.kernel == (2 * stride if half_pixels % 2 else 2 * stride - 1)
+
+    def test_an_fcn_over_a_trunk_that_begins_too_late_is_refused_at_construction(self) -> None:
+        """CaffeNet's published conv1 has no padding: pool1 begins on pixel 9, more than its stride of 8."""
+        backbone = create_backbone("caffenet", width=0.05)
+        backbone.get_submodule("conv1").padding = (0, 0)
+        spec = ModelSpec("fcn8s_caffenet", num_classes=2, width=0.05)
+        with pytest.raises(GeometryError, match="upscore8 from pool1 to image is negative: -2 pixels"):
+            FCN(backbone, 2, spec)
+
+    @pytest.mark.parametrize("padding", ["same", "caffe"])
+    def test_an_fcn_whose_skip_lies_between_is_refused_at_construction(self, padding: str) -> None:
+        """A fractional crop names both layers."""
+        with pytest.raises(GeometryError, match="centres of fc7 lie at fraction 3/4 of the pixels of branch"):
+            FCN(TwoBranches(), 1, ModelSpec("fcn16s_two", num_classes=2, padding=padding))
+
+
+class TwoBranches(Backbone):
+    """A trunk whose skip averages pairs of pixels, while the rest goes by single ones: a quarter of a sample apart."""
+
+    def __init__(self) -> None:
+        super().__init__(("unused", "branch", "trunk"), (3, 3, 8), fc6_kernel=1, fc_channels=8)
+        self.branch = nn.AvgPool2d(2, 2)
+        self.trunk = nn.Conv2d(3, 8, 3, 4, 1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"unused": images * 1, "branch": self.branch(images), "trunk": self.trunk(images)}
+
+
+class TestCoveringSize:
+    def test_even_windows_without_rounding_want_whole_blocks(self) -> None:
+        """As ConvNeXt's: what four-pixel blocks leave over would be seen by none."""
+        path = [Layer("stem", 4, 4), *(Layer(f"down{i}", 2, 2) for i in range(3))]
+        assert [covering_size([path], n) for n in (1, 31, 32, 33, 64, 65)] == [32, 32, 32, 64, 64, 96]
+
+    def test_windows_that_overlap_need_none(self) -> None:
+        """As ResNet's: 3x3 windows of stride 2 with one pixel of padding."""
+        path = [Layer(f"conv{i}", 3, 2, 1) for i in range(5)]
+        assert [covering_size([path], n) for n in range(1, 300)] == list(range(1, 300))
+
+    @given(st.integers(1, 300))
+    def test_every_chain_counts(self, size: int) -> None:
+        coarse, fine = [Layer("a", 4, 4), Layer("b", 3, 2)], [Layer("a", 4, 4)]
+        assert covering_size([coarse, fine], size) == max(covering_size([path], size) for path in (coarse, fine))

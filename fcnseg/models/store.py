@@ -209,7 +209,7 @@ def _load_foreign(path: Path) -> "FCN":
     from fcnseg.models.weights import describe_weights, load_weights
 
     model = create_model(**describe_weights(path))
-    load_weights(model, path, verbose=False)
+    load_weights(model, path)
     model.provenance = {"weights_source": path.name}
     return model.eval()
 
