@@ -13,6 +13,9 @@ COMMANDS = {
     "evaluate": "score a checkpoint on a dataset",
     "predict": "segment a file, a folder or a glob of images",
     "geometry": "show a network layer by layer: sizes, places on the image, costs, crops",
+    "data create": "describe a dataset of image and label files: pairs, classes, statistics",
+    "data inspect": "check every file of a dataset, and show all that is wrong in one report",
+    "data pack": "write a dataset into shards that read fast",
     "zoo list": "list the models with their size, cost and known weights",
     "zoo info": "show one model and its known weights",
 }

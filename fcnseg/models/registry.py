@@ -1,5 +1,6 @@
 """The model zoo's names: `create_model` builds by name, `list_models` finds names by pattern."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,6 +12,7 @@ from fcnseg.errors import InputError
 from fcnseg.models import timm
 from fcnseg.models.backbones import BACKBONES, Backbone, create_backbone
 from fcnseg.models.fcn import FCN
+from fcnseg.models.sources import DEMO
 from fcnseg.models.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from fcnseg.models.weights import load_weights
 
@@ -99,8 +101,9 @@ def create_model(
         num_classes: channels of the logits.
         in_channels: channels of the images.
         padding: "same", or "caffe" for the reference's geometry.
-        weights: None: He initialisation, to train from scratch; "imagenet"; "demo"; or whatever else `load_weights`
-            takes, such as a .caffemodel, a .pth, a checkpoint or a folder. Prints what became of each tensor.
+        weights: None: He initialisation, to train from scratch; "imagenet"; "demo", for "fcn8s_vgg16_bn" with the
+            demo's width; or whatever else `load_weights` takes, such as a .caffemodel, a .pth, a checkpoint or a
+            folder. Prints what became of each tensor.
         width: factor on the channel counts of backbone, fc6 and fc7; 0.25 trains on a laptop.
         dropout: probability after fc6 and fc7.
         mean, std: per channel, in image values; by default those that the weights were trained with, where that is
@@ -116,6 +119,11 @@ def create_model(
         InputError: for an unknown name (with the nearest ones), a value out of range, or weights that do not fit.
     """
     parts = parse_name(name)
+    if weights == "demo":  # a narrow network: take its width, and how it sees images, where nothing else is said
+        demo = json.loads((DEMO / "config.json").read_text())["architecture"]
+        width = demo["width"] if width == 1 else width
+        input_size = input_size or demo["input_size"]
+        label_space = label_space or (demo["label_space"] if num_classes == demo["num_classes"] else None)
     if num_classes < 1:
         raise InputError(f"num_classes={num_classes}: expected at least 1")
     if not 0 <= dropout <= 1:
