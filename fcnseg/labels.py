@@ -158,7 +158,7 @@ class ClassMapping:
     target: LabelSpace
     indices: tuple[int, ...]
 
-    @cached_property
+    @property
     def table(self) -> np.ndarray:
         """(256,) uint8: the new value of every value that a mask can have."""
         table = np.full(256, IGNORE_INDEX, np.uint8)

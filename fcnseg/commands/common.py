@@ -10,19 +10,24 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fcnseg.data import SegmentationData
+from fcnseg.data.packing import packed_nodes
 from fcnseg.errors import InputError
 
 
 def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
     """Instantiate `config.data`; without its training part where only validation is wanted.
 
-    `data.root` is there for the datasets to refer to, and no argument itself.
+    `data.root` is there for the datasets to refer to, and no argument itself; `data.packed` puts what
+    `fcnseg data pack` has written in the place of the datasets.
     """
-    if OmegaConf.is_missing(config.data, "root"):
+    packed = config.data.get("packed")
+    if OmegaConf.is_missing(config.data, "root") and packed is None:
         raise InputError("data.root: a value is missing; give it as data.root=PATH")
-    arguments = OmegaConf.masked_copy(config.data, [key for key in config.data if key != "root"])
-    if not train:
-        with open_dict(arguments):
+    arguments = OmegaConf.masked_copy(config.data, [key for key in config.data if key not in ("root", "packed")])
+    with open_dict(arguments):
+        if packed is not None:
+            arguments.update(packed_nodes(packed))
+        if not train:
             arguments.update(train={}, ratio=None, augment=None)
     arguments._set_parent(config)
     return instantiate(arguments, _convert_="all")

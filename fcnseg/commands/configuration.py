@@ -37,7 +37,7 @@ def register_models(overrides: Sequence[str] = ()) -> None:
     from fcnseg.models import create_model, list_models
     from fcnseg.models.registry import is_model
 
-    given_by_data = ("num_classes", "input_size", "label_space")
+    given_by_data = ("num_classes", "image_type", "scaling", "input_size", "label_space")
     parameters = inspect.signature(create_model).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name not in given_by_data and p.name != "name"}
     asked = [name for o in overrides if o.startswith("model=") for name in o.removeprefix("model=").split(",")]
@@ -84,7 +84,7 @@ def explain(error: BaseException, command: str, overrides: list[str]) -> str | N
             return _missing_option(cause)
         if isinstance(cause, OmegaConfBaseException) and "issing mandatory value" in str(cause):
             key = re.search(r"issing mandatory value: ([\w.]+)", str(cause))
-            name = getattr(cause, "full_key", None) or (key.group(1) if key else "a key")
+            name = key.group(1) if key else getattr(cause, "full_key", None) or "a key"
             return f"{name}: a value is missing; give it as {name}=VALUE"
         if isinstance(cause, ConfigCompositionException):
             return _unknown_key(str(cause), command, overrides)

@@ -19,6 +19,9 @@ def run(config: DictConfig) -> None:
         raise InputError(
             f"{checkpoint}: predicts {', '.join(classes)}; the data has {', '.join(data.label_space.classes)}"
         )
+    for key, value in data.image_facts().items():
+        if key not in ("mean", "std") and value != (expected := getattr(model.spec, key)):
+            raise InputError(f"{checkpoint}: takes images with {key}={expected}; the data has {value}")
     data.setup("validate")
     folder = output_folder()
     evaluation = evaluate(model, data.validation_loader())

@@ -106,8 +106,14 @@ def say_how_to_go_on(resume: Path) -> Iterator[None]:
 def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModule:
     """The model with its loss, optimiser and schedule; classes and input size come from the data."""
     space = data.label_space
+    facts = data.image_facts()
+    if config.model.in_channels not in (3, facts["in_channels"]):  # 3 unless set
+        raise InputError(f"model.in_channels={config.model.in_channels}: the images have {facts['in_channels']}")
+    if config.model.mean is not None or config.model.std is not None:
+        facts = {key: value for key, value in facts.items() if key not in ("mean", "std")}
     model: FCN = instantiate(
         config.model,
+        **facts,
         num_classes=space.num_classes,
         input_size=data.size,
         label_space=space.to_dict(),
@@ -168,6 +174,9 @@ def announce(trainer: Trainer, model: FCN, data: SegmentationData) -> None:
     sizes = ", ".join(f"{len(dataset)} {name}" for name, dataset in data.train.items())
     print(f"model       {model.spec.name}, {millions:.1f} M parameters, {data.label_space.num_classes} classes")
     print(f"data        train on {sizes} (a batch: {shares}), validate on {len(data.val)}")
+    for name, dataset in {**data.train, "val": data.val}.items():
+        if mapping := getattr(dataset, "mapping", None):
+            print(f"classes of {name}: {mapping}")
     print(f"trainer     {trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}")
 
 

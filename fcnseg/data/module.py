@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,34 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fcnseg.data.bgc import BalancedBatchSampler, Draw
+from fcnseg.data.caching import LIMIT, DiskCached, Preloaded, Segmented, read_mask
+from fcnseg.data.statistics import channel_statistics
 from fcnseg.data.transforms import Augment, resize_image, resize_pipeline
 from fcnseg.errors import InputError
-from fcnseg.labels import IGNORE_INDEX, LabelSpace
+from fcnseg.labels import IGNORE_INDEX
 
-
-class Segmented(Protocol):
-    """What a dataset is: (image, mask, name) by index, and the label space of its masks."""
-
-    label_space: LabelSpace
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> tuple[np.ndarray, np.ndarray, str]: ...
-
-
-class Preloaded:
-    """A dataset read once into memory, which worker processes share by forking."""
-
-    def __init__(self, dataset: Segmented, threads: int = 4) -> None:
-        self.label_space = dataset.label_space
-        with ThreadPoolExecutor(threads) as pool:
-            self.samples = list(pool.map(dataset.__getitem__, range(len(dataset))))
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
-        return self.samples[index]
+CACHES = ("none", "ram", "disk")
 
 
 class _Training(Dataset):
@@ -52,7 +31,7 @@ class _Training(Dataset):
         image, mask, _ = self.domains[draw.domain][draw.index]
         seed = np.random.SeedSequence([self.seed, draw.domain, draw.count]).generate_state(1)[0]
         image, mask = self.augment(image, mask, int(seed))
-        return {"image": _to_tensor(image), "mask": torch.from_numpy(mask).long(), "domain": draw.domain}
+        return {"image": _to_tensor(image), "mask": _to_indices(mask), "domain": draw.domain}
 
 
 class _Validation(Dataset):
@@ -67,7 +46,7 @@ class _Validation(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, mask, name = self.dataset[index]
         resized = _to_tensor(resize_image(image, self.size))
-        return {"image": resized, "mask": torch.from_numpy(mask).long(), "name": name, "index": index}
+        return {"image": resized, "mask": _to_indices(mask), "name": name, "index": index}
 
 
 class _Shard:
@@ -96,7 +75,10 @@ class SegmentationData(LightningDataModule):
         steps_per_epoch: batches per epoch; by default one pass over the first domain.
         num_workers: processes that prepare samples, for each training process. By default none without a
             GPU, where they take the cores from the network, and up to 8 with one.
-        cache: "ram" reads every dataset into memory once; "none" reads from disk each time.
+        cache: "ram" decodes every dataset once into memory, "disk" once into a file that later runs and other
+            processes use too; "none" decodes from its files each time.
+        cache_folder: where "disk" keeps its files; by default `fcnseg` in the user's cache folder.
+        cache_limit: how many GB all files in that folder may take.
         seed: of sampling and augmentation.
 
     Raises:
@@ -115,6 +97,8 @@ class SegmentationData(LightningDataModule):
         steps_per_epoch: int | None = None,
         num_workers: int | None = None,
         cache: str = "none",
+        cache_folder: str | Path | None = None,
+        cache_limit: float = LIMIT,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -126,8 +110,10 @@ class SegmentationData(LightningDataModule):
         ):
             if not isinstance(count, int) or count < least:
                 raise InputError(f"{name}={count!r}: expected a whole number from {least} on")
-        if cache not in ("none", "ram"):
-            raise InputError(f"cache {cache!r}: expected none or ram")
+        if cache not in CACHES:
+            raise InputError(f"cache {cache!r}: expected one of {', '.join(CACHES)}")
+        if not isinstance(cache_limit, int | float) or not cache_limit > 0:
+            raise InputError(f"cache_limit={cache_limit!r}: expected a number of GB above 0")
         if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)):
             raise InputError(f"size {list(size)}: expected [height, width] in pixels")
         if train and size is None and augment is None:
@@ -144,15 +130,41 @@ class SegmentationData(LightningDataModule):
         self.ratio = dict(ratio) if ratio else dict.fromkeys(train, 1.0)
         self.augment: Augment = augment or resize_pipeline(size or ())
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
-        self.num_workers, self.cache, self.seed = num_workers, cache, seed
+        self.num_workers, self.seed = num_workers, seed
+        self.cache, self.cache_folder, self.cache_limit = cache, cache_folder, cache_limit
         if train:
             self.batches()  # raises at once when ratio and batch size do not fit
 
+    def image_facts(self) -> dict[str, Any]:
+        """What a model must know of the images, as arguments of `create_model`; reads one image of each dataset.
+
+        8-bit RGB images leave mean and standard deviation to the model, whose weights may bring theirs. Of other
+        images they are those that their first domain tells, or measured on it.
+
+        Raises:
+            InputError: when datasets differ in channels, type or scaling.
+        """
+        found = {name: _facts(dataset) for name, dataset in (*self.train.items(), ("val", self.val))}
+        first, facts = next(iter(found.items()))
+        for name, others in found.items():
+            for key, value in others.items():
+                if value != facts[key]:
+                    raise InputError(f"images of {name!r} have {key}={value}, those of {first!r} {facts[key]}")
+        if facts != {"in_channels": 3, "image_type": "uint8", "scaling": None}:
+            source = self.train.get(first, self.val)
+            told = getattr(source, "mean", None), getattr(source, "std", None)
+            facts["mean"], facts["std"] = told if None not in told else channel_statistics(source)
+        return facts
+
     def setup(self, stage: str | None = None) -> None:
-        if self.cache == "ram":
-            self.val = _preload(self.val)
-            if stage == "fit":
-                self.train = {name: _preload(dataset) for name, dataset in self.train.items()}
+        self.val = self._cached(self.val)
+        if stage == "fit":
+            self.train = {name: self._cached(dataset) for name, dataset in self.train.items()}
+
+    def _cached(self, dataset: Segmented) -> Segmented:
+        if self.cache == "none" or isinstance(dataset, Preloaded | DiskCached):
+            return dataset
+        return Preloaded(dataset) if self.cache == "ram" else DiskCached(dataset, self.cache_folder, self.cache_limit)
 
     def batches(self, num_replicas: int = 1, rank: int = 0) -> BalancedBatchSampler:
         """The training sampler of one of `num_replicas` processes.
@@ -210,9 +222,18 @@ class SegmentationData(LightningDataModule):
             counted = np.zeros_like(total)
             indices = range(0, len(dataset), step)
             for index in indices:
-                counted += _count(_mask(dataset, index), self.label_space.num_classes)
+                counted += _count(read_mask(dataset, index), self.label_space.num_classes)
             total += counted / len(indices) * self.ratio[name]
         return total
+
+
+def _facts(dataset: Segmented) -> dict[str, Any]:
+    image = dataset[0][0]
+    return {
+        "in_channels": image.shape[2],
+        "image_type": image.dtype.name,
+        "scaling": getattr(dataset, "scaling", None),
+    }
 
 
 def default_workers() -> int:
@@ -226,18 +247,14 @@ def _count(mask: np.ndarray, classes: int) -> np.ndarray:
     return np.stack([pixels, (pixels > 0) * pixels.sum()], axis=1)
 
 
-def _mask(dataset: Segmented, index: int) -> np.ndarray:
-    """The mask of a sample, without its image where the dataset can do that."""
-    return dataset.mask(index) if hasattr(dataset, "mask") else dataset[index][1]
-
-
-def _preload(dataset: Segmented) -> Segmented:
-    return dataset if isinstance(dataset, Preloaded) else Preloaded(dataset)
-
-
 def _to_tensor(image: np.ndarray) -> Tensor:
-    """(H, W, C) array to a (C, H, W) tensor of the same values."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    """(H, W, C) array to a (C, H, W) tensor of the same values, in memory of its own: a cache is read only."""
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+
+
+def _to_indices(mask: np.ndarray) -> Tensor:
+    """(H, W) array of class indices to a tensor of int64, which losses ask for."""
+    return torch.from_numpy(mask.astype(np.int64))
 
 
 def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

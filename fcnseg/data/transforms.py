@@ -1,27 +1,66 @@
-"""Preparing samples: resizing, and augmentation pipelines made of albumentations."""
+"""Preparing samples: scaling, resizing, and augmentation pipelines of albumentations or torchvision."""
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import albumentations as A
 import cv2
 import numpy as np
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as TF
 
+from fcnseg.errors import InputError
 from fcnseg.labels import IGNORE_INDEX
 
 Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-"""(H, W, C) uint8 image, (H, W) uint8 mask and a seed, to the augmented pair."""
+"""(H, W, C) uint8, uint16 or float32 image, (H, W) uint8 mask and a seed, to the augmented pair."""
+
+SCALINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "log": np.log1p,
+    "decibel": lambda amplitude: 20 * np.log10(amplitude),
+    "decibel_intensity": lambda intensity: 10 * np.log10(intensity),
+}
+"""What can be done to the values of an image as it is read; backscatter spans orders of magnitude."""
+
+
+def scale_values(image: np.ndarray, scaling: str | None) -> np.ndarray:
+    """Bring an image's values onto a logarithmic scale, as float32; None leaves it as it is.
+
+    Values of 0 and below, where there is no signal or no data, become 0.
+
+    Args:
+        image: of any shape, in the file's values.
+        scaling: "log" is ln(1 + x), "decibel" 20 log10(x) for amplitudes, "decibel_intensity" 10 log10(x).
+
+    Raises:
+        InputError: for an unknown scaling.
+    """
+    if scaling is None:
+        return image
+    if scaling not in SCALINGS:
+        raise InputError(f"scaling {scaling!r}: expected one of {', '.join(SCALINGS)}")
+    positive = image > 0
+    values = SCALINGS[scaling](np.where(positive, image, 1).astype(np.float32))
+    return np.where(positive, values, 0).astype(np.float32)
 
 
 def resize_image(image: np.ndarray, size: Sequence[int] | None) -> np.ndarray:
     """Resample an (H, W, C) image to `size` = (height, width): area averages down, bilinear up.
 
-    Training, validation and prediction all resize with this function.
+    Training, validation and prediction all resize with this function. Any number of channels, in uint8, uint16 or
+    float32.
     """
     if size is None or image.shape[:2] == tuple(size):
         return image
     shrinks = image.shape[0] * image.shape[1] > size[0] * size[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    if image.ndim == 3 and image.shape[2] > 4:  # OpenCV averages no more than four channels at once
+        parts = [resize_image(image[..., i : i + 4], size) for i in range(0, image.shape[2], 4)]
+        return np.concatenate(parts, axis=2)
     # OpenCV drops the axis of a single channel.
     return cv2.resize(image, (size[1], size[0]), interpolation=method).reshape(*size, *image.shape[2:])
 
@@ -57,6 +96,32 @@ class ResizeTo(A.DualTransform):
         return resize_mask(mask, target)
 
 
+class Mirror(A.HorizontalFlip):
+    """A horizontal flip of any number of channels; OpenCV's, in the original, ends at 128 of them."""
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        return np.ascontiguousarray(img[:, ::-1])
+
+
+class Colours(A.ColorJitter):
+    """Random colours for 8-bit RGB; for every other image a random gain and offset, the same in all channels.
+
+    Contrast is then the gain about the mean of each channel, and brightness the offset in its standard deviations,
+    so that the unit of the values does not matter. Integers stay in the range of their type.
+    """
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        if img.dtype == np.uint8 and img.shape[2:] == (3,):
+            return super().apply(img, **params)
+        gain, offset = params["contrast"], params["brightness"] - 1
+        mean = img.mean(axis=(0, 1), dtype=np.float64)
+        shift = mean * (1 - gain) + offset * img.std(axis=(0, 1), dtype=np.float64)
+        values = img * np.float32(gain) + shift.astype(np.float32)
+        if img.dtype.kind == "f":
+            return values
+        return np.rint(values).clip(0, np.iinfo(img.dtype).max).astype(img.dtype)
+
+
 class Pipeline:
     """A chain of albumentations transforms whose randomness is one number.
 
@@ -68,7 +133,7 @@ class Pipeline:
         self.compose = A.Compose(list(transforms))
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Augment an (H, W, C) uint8 image and its (H, W) mask; the same seed gives the same pair."""
+        """Augment an (H, W, C) image and its (H, W) mask; the same seed gives the same pair."""
         self.compose.set_random_seed(seed)
         out = self.compose(image=image, mask=mask)
         return out["image"], out["mask"]
@@ -84,7 +149,10 @@ def street_pipeline(
     saturation: float = 0.3,
     hue: float = 0.03,
 ) -> Pipeline:
-    """Random scale, crop, horizontal flip and colours; padding is filled with the ignore index.
+    """Random scale, crop, horizontal flip and colours; padding is 0 in the image and the ignore index in the mask.
+
+    Any number of channels, in uint8, uint16 or float32. What happens to other images than 8-bit RGB in the place of
+    colours is said under `Colours`.
 
     Args:
         size: (height, width) of the result.
@@ -99,8 +167,8 @@ def street_pipeline(
             ResizeTo(size, scale),
             A.PadIfNeeded(size[0], size[1], border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE_INDEX),
             A.RandomCrop(size[0], size[1]),
-            A.HorizontalFlip(p=flip),
-            A.ColorJitter(
+            Mirror(p=flip),
+            Colours(
                 brightness=(1 - brightness, 1 + brightness),
                 contrast=(1 - contrast, 1 + contrast),
                 saturation=(1 - saturation, 1 + saturation),
@@ -114,3 +182,63 @@ def street_pipeline(
 def resize_pipeline(size: Sequence[int]) -> Pipeline:
     """No augmentation: the whole image at `size`."""
     return Pipeline([ResizeTo(size)])
+
+
+class TorchvisionPipeline:
+    """A chain of `torchvision.transforms.v2` transforms whose randomness is one number.
+
+    Masks go through the transforms one higher than they are, the ignore index as 0: with torchvision's own fill of 0,
+    whatever comes in from beyond an image's edge is ignored. A fill of another value needs a dictionary that gives
+    masks their 0. They are resized to the nearest pixel by its centre, as `resize_mask` does; torchvision's own choice
+    lies half a pixel off.
+
+    Args:
+        transforms: torchvision's transforms of version 2, applied in order.
+    """
+
+    def __init__(self, transforms: Sequence[Callable[..., Any]]) -> None:
+        self.transforms = list(transforms)
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Augment an (H, W, C) image and its (H, W) uint8 mask; the same seed gives the same pair."""
+        picture = tv_tensors.Image(torch.from_numpy(image.transpose(2, 0, 1).copy()))
+        shifted = _ShiftedMask(torch.from_numpy(mask + np.uint8(1))[None])
+        with _seeded(seed):
+            for transform in self.transforms:
+                picture, shifted = transform(picture, shifted)
+        return np.ascontiguousarray(picture.numpy().transpose(1, 2, 0)), shifted.numpy()[0] - np.uint8(1)
+
+
+class _ShiftedMask(tv_tensors.Mask):
+    """(1, H, W) mask plus one."""
+
+
+@TF.register_kernel(TF.resize, _ShiftedMask)
+def _resize_shifted(
+    mask: _ShiftedMask, size: list[int], interpolation: Any = None, max_size: int | None = None, **options: Any
+) -> torch.Tensor:
+    resized = TF.resize_image(mask.as_subclass(torch.Tensor), size, v2.InterpolationMode.NEAREST_EXACT, max_size)
+    return tv_tensors.wrap(resized, like=mask)
+
+
+@TF.register_kernel(TF.resized_crop, _ShiftedMask)
+def _crop_and_resize_shifted(
+    mask: _ShiftedMask, top: int, left: int, height: int, width: int, size: list[int], **options: Any
+) -> torch.Tensor:
+    cropped = TF.crop_mask(mask.as_subclass(torch.Tensor), top, left, height, width)
+    return _resize_shifted(tv_tensors.wrap(cropped, like=mask), size)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the generators of Python, NumPy and torch for a while; afterwards they go on as if nothing had been."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

@@ -86,6 +86,7 @@ def _examples(indices: set[int], evaluation: Evaluation, model: FCN, data: Segme
     shown = {}
     for index in indices:
         image, mask, name = data.val[index]
-        shown[index] = Example(name, image, mask, predictor(image).mask, float(evaluation.mean_iou[index]))
+        found = predictor(image, scaled=True)
+        shown[index] = Example(name, found.image, mask, found.mask, float(evaluation.mean_iou[index]))
     model.train(was_training)
     return shown

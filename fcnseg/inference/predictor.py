@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fcnseg.data.folder import read_image
-from fcnseg.data.transforms import resize_image
+from fcnseg.data.classes import distinct_colours
+from fcnseg.data.reading import as_file_values, picture_pixels, read_image
+from fcnseg.data.transforms import resize_image, scale_values
 from fcnseg.errors import InputError
 from fcnseg.files import replacing
 from fcnseg.inference.overlay import add_legend, blend, save_mask
@@ -22,7 +23,7 @@ class Segmentation:
     """An image with its predicted mask.
 
     Attributes:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8; of images that are not 8-bit RGB, a view stretched for the eye.
         mask: (H, W) uint8 class indices, in the image's own size.
         label_space: names and colours of the classes.
     """
@@ -66,35 +67,63 @@ class Predictor:
         return cls(from_pretrained(source, revision=revision), device)
 
     @torch.inference_mode()
-    def __call__(self, image: str | Path | Image.Image | np.ndarray) -> Segmentation:
-        """Segment a path, a PIL image or an (H, W, 3) or (H, W) uint8 array.
+    def __call__(self, image: str | Path | Image.Image | np.ndarray, *, scaled: bool = False) -> Segmentation:
+        """Segment a path, a PIL image or an (H, W, C) or (H, W) array of uint8, uint16 or floats.
+
+        C is the model's number of channels; a grey uint8 image will do for a model of three.
+
+        Args:
+            image: in the values of a file; a scaling that the model was trained with is applied here.
+            scaled: whether that has been done already, as in the samples of a dataset.
 
         Raises:
             InputError: for an unreadable file or an array of another kind.
         """
-        pixels = _pixels(image)
-        resized = np.ascontiguousarray(resize_image(pixels, self.model.spec.input_size).transpose(2, 0, 1))
+        spec = self.model.spec
+        pixels = _pixels(image, spec.in_channels)
+        if spec.scaling is None and pixels.dtype.name != spec.image_type:
+            raise InputError(
+                f"{image if isinstance(image, str | Path) else 'image'}: has {pixels.dtype} values, "
+                f"the model was trained on {spec.image_type}"
+            )
+        values = pixels if scaled else scale_values(pixels, spec.scaling)
+        resized = np.ascontiguousarray(resize_image(values, spec.input_size).transpose(2, 0, 1))
         batch = torch.from_numpy(resized)[None].to(self.model.mean.device)
         mask = self.model.segment(batch, pixels.shape[:2])[0]
-        return Segmentation(pixels, mask.to(torch.uint8).cpu().numpy(), self.label_space)
+        return Segmentation(_background(pixels), mask.to(torch.uint8).cpu().numpy(), self.label_space)
 
 
-def _pixels(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
-    """Any accepted image as (H, W, 3) uint8."""
+def _pixels(image: str | Path | Image.Image | np.ndarray, channels: int) -> np.ndarray:
+    """Any accepted image as (H, W, channels) uint8, uint16 or float32."""
     if isinstance(image, str | Path):
-        return read_image(Path(image))
+        return read_image(Path(image), channels)
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=2)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise InputError(f"image is a {image.shape} {image.dtype} array; expected (H, W, 3) or (H, W) uint8")
-    return image
+        return picture_pixels(image, channels)
+    pixels = image[..., None] if image.ndim == 2 else image
+    if image.ndim == 2 and image.dtype == np.uint8 and channels == 3:
+        pixels = np.repeat(pixels, 3, axis=2)
+    known = pixels.dtype.kind == "f" or pixels.dtype in (np.uint8, np.uint16)
+    if not known or pixels.ndim != 3 or pixels.shape[2] != channels or pixels.size == 0:
+        also = " or (H, W)" if channels in (1, 3) else ""
+        raise InputError(
+            f"image is a {image.shape} {image.dtype} array; expected (H, W, {channels}){also} uint8, uint16 or float32"
+        )
+    return as_file_values(pixels)
+
+
+def _background(pixels: np.ndarray) -> np.ndarray:
+    """What to look at: 8-bit RGB as it is; of other images the first three channels, or the first, stretched.
+
+    Each channel goes from black at its 2nd to white at its 98th percentile.
+    """
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        return pixels
+    shown = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
+    low, high = np.percentile(shown, (2, 98), axis=(0, 1))
+    stretched = (shown - low) / np.where(high > low, high - low, 1)
+    return np.rint(stretched.clip(0, 1) * 255).astype(np.uint8)
 
 
 def _numbered(classes: int) -> LabelSpace:
-    """A label space for a model that came without one: numbers as names, hues around the circle."""
-    hues = Image.new("HSV", (classes, 1))
-    hues.putdata([(i * 256 // classes, 200, 220) for i in range(classes)])
-    palette = np.asarray(hues.convert("RGB"))[0].tolist()
-    return LabelSpace("numbered", tuple(f"class {i}" for i in range(classes)), tuple(palette))
+    """A label space for a model that came without one: numbers as names."""
+    return LabelSpace("numbered", tuple(f"class {i}" for i in range(classes)), tuple(distinct_colours(classes)))

@@ -156,9 +156,10 @@ class FCN(nn.Module, Storable):
 
     def normalise(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images in their file's values, uint8 RGB for instance, to what `forward` takes."""
+        values = images.to(self.mean.dtype)
         if self.spec.channel_order == "bgr":
-            images = images.flip(1)
-        return (images.to(self.mean.dtype) - self.mean) / self.std
+            values = values.flip(1)
+        return (values - self.mean) / self.std
 
     def segment(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """(N, C, h, w) images in file values to (N, H, W) int64 masks at `size` = (H, W).

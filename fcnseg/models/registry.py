@@ -16,6 +16,7 @@ from fcnseg.models.sources import DEMO
 from fcnseg.models.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from fcnseg.models.weights import load_weights
 
+IMAGE_TYPES = ("uint8", "uint16", "float32")
 SKIPS = {32: 0, 16: 1, 8: 2}
 STEMS = {"": 1, "stem2": 2, "stem4": 4}
 AT_ONCE_SCALES = (0.01, 0.0001)
@@ -90,6 +91,8 @@ def create_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     channel_order: str = "rgb",
+    image_type: str = "uint8",
+    scaling: str | None = None,
     input_size: Sequence[int] | None = None,
     label_space: Mapping[str, Any] | None = None,
 ) -> FCN:
@@ -109,6 +112,7 @@ def create_model(
         mean, std: per channel, in image values; by default those that the weights were trained with, where that is
             known, or ImageNet's for three channels and their averages otherwise.
         channel_order: "rgb", or "bgr" where the network sees blue first, as Caffe's do.
+        image_type, scaling: the values that images come in, see `ModelSpec`; datasets know them.
         input_size: (height, width) that images are resized to before the model; None keeps their size.
         label_space: `LabelSpace.to_dict()`, kept with the weights.
 
@@ -130,6 +134,8 @@ def create_model(
         raise InputError(f"dropout={dropout}: expected a probability, from 0 to 1")
     if channel_order not in ("rgb", "bgr") or (channel_order == "bgr" and in_channels != 3):
         raise InputError(f"channel_order={channel_order}: expected rgb, or bgr with in_channels=3")
+    if image_type not in IMAGE_TYPES:
+        raise InputError(f"image_type={image_type}: expected one of {', '.join(IMAGE_TYPES)}")
     if std is not None and not all(value > 0 for value in std):
         raise InputError(f"std={list(std)}: expected positive values")
     spec = ModelSpec(
@@ -142,6 +148,8 @@ def create_model(
         mean=_per_channel("mean", mean, IMAGENET_MEAN, in_channels),
         std=_per_channel("std", std, IMAGENET_STD, in_channels),
         channel_order=channel_order,
+        image_type=image_type,
+        scaling=scaling,
         input_size=_size(input_size),
         label_space=dict(label_space) if label_space else None,
     )

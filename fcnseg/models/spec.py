@@ -21,6 +21,8 @@ class ModelSpec:
         mean, std: per channel of the network's input, in image values (0 to 255 for 8-bit images).
         channel_order: "rgb", or "bgr" for networks trained with Caffe, which see blue first; images and
             `FCN.normalise` are RGB in both cases, mean and std are in the network's order.
+        image_type: the values of images, after scaling: "uint8", "uint16" or "float32".
+        scaling: a logarithmic scale that images are brought to before all else, see `fcnseg.data.transforms`.
         input_size: (height, width) that images are resized to before the model; None keeps their size.
         label_space: `LabelSpace.to_dict()` of the classes, or None.
     """
@@ -34,6 +36,8 @@ class ModelSpec:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     channel_order: str = "rgb"
+    image_type: str = "uint8"
+    scaling: str | None = None
     input_size: tuple[int, int] | None = None
     label_space: dict[str, Any] | None = None
 

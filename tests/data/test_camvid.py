@@ -1,4 +1,4 @@
-"""CamVid in its true layout, with tiny files and, where it is at hand, with the real ones."""
+"""CamVid in its true layouts, with tiny files and, where it is at hand, with the real ones."""
 
 from pathlib import Path
 
@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcnseg.data.camvid import CamVid
+from fcnseg.data.camvid import CamVid, CamVid32, camvid32_as_street11
 from fcnseg.errors import InputError
+from fcnseg.label_spaces import CAMVID32
 from fcnseg.labels import STREET11
+from tests.data import layouts
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "camvid"
 real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"no CamVid in {REAL}")
@@ -75,3 +77,65 @@ def test_a_real_mask_has_the_files_pixels(split: str, index: int) -> None:
         assert np.count_nonzero(mask == value) == np.count_nonzero(values == value)
     assert np.count_nonzero(mask == 255) == np.count_nonzero(values == 11) > 0
     assert (values == 3).sum() > 10_000  # a street is mostly road
+
+
+# The original release
+
+SIZE = (2, 32)
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    lists = {"train": ("0001TP_006690", "Seq05VD_f00000"), "val": ("0016E5_07959",)}
+    return layouts.camvid32(tmp_path, lists, SIZE)
+
+
+def test_the_original_has_32_colours(original: Path) -> None:
+    train, everything = CamVid32(original), CamVid32(original, "all")
+    assert layouts.names(train) == ["0001TP_006690", "Seq05VD_f00000"]
+    assert layouts.names(everything) == ["0001TP_006690", "0016E5_07959", "Seq05VD_f00000"]
+    mask = train.mask(0)
+    for column, (name, colour, _) in enumerate(layouts.CAMVID32):
+        if name == "Void":
+            assert (mask[:, column] == 255).all()
+        else:
+            assert [CAMVID32.classes[i] for i in mask[:, column]] == [name, name]
+            assert CAMVID32.palette[mask[0, column]] == colour
+
+
+def test_the_11_classes_are_segnets_grouping(original: Path) -> None:
+    dataset = camvid32_as_street11(original)
+    assert dataset.label_space is STREET11
+    mask = dataset.mask(0)
+    for column, (_, _, group) in enumerate(layouts.CAMVID32):
+        assert (mask[:, column] == (255 if group is None else STREET11.classes.index(group))).all()
+    assert not dataset.mapping.missing
+
+
+def test_the_original_sorted_into_folders(original: Path, tmp_path: Path) -> None:
+    expected = CamVid32(original, "val").mask(0)
+    for split in ("train", "val"):
+        for name in (original / f"{split}.txt").read_text().split():
+            for source, target in (
+                (f"701_StillsRaw_full/{name}.png", f"{split}/{name}.png"),
+                (f"LabeledApproved_full/{name}_L.png", f"{split}_labels/{name}_L.png"),
+            ):
+                (tmp_path / "sorted" / target).parent.mkdir(parents=True, exist_ok=True)
+                (original / source).rename(tmp_path / "sorted" / target)
+    dataset = CamVid32(tmp_path / "sorted", "val")
+    assert layouts.names(dataset) == ["0016E5_07959"]
+    assert np.array_equal(dataset.mask(0), expected)
+    with pytest.raises(InputError, match=r"neither a list test.txt nor a folder test; all images are split=all"):
+        CamVid32(tmp_path / "sorted", "test")
+
+
+def test_what_the_original_misses_is_named(original: Path) -> None:
+    layouts.save(np.array([[(1, 2, 3)] * 32] * 2, np.uint8), original / "LabeledApproved_full/0016E5_07959_L.png")
+    with pytest.raises(InputError, match=r"0016E5_07959_L.png: .*\(1, 2, 3\)"):
+        CamVid32(original, "val")[0]
+    (original / "LabeledApproved_full/0016E5_07959_L.png").unlink()
+    with pytest.raises(InputError, match=r"0016E5_07959_L.png: no such label file"):
+        CamVid32(original, "val")
+    (original / "701_StillsRaw_full/0016E5_07959.png").unlink()
+    with pytest.raises(InputError, match=r"0016E5_07959.png: no such image, but .*val.txt names it"):
+        CamVid32(original, "val")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcnseg.data.folder import PairedFolder, list_images, read_image, read_label, require_folder
+from fcnseg.data.folder import PairedFiles, PairedFolder, list_images, read_image, read_label, require_folder
 from fcnseg.errors import InputError
 from fcnseg.labels import LabelSpace
 
@@ -215,7 +215,8 @@ def test_a_label_of_several_channels_is_refused(pair: tuple[Path, Path], mode: s
     file = labels / ("one.png" if mode in ("RGB", "RGBA", "LA") else "one.tif")
     Image.fromarray(LABEL).convert(mode).save(file)
     message = complaint(lambda: PairedFolder(images, labels, SPACE)[0])
-    assert message == f"{file}: label is a {mode} image; expected one channel of class indices"
+    expected = f"{file}: label is a {mode} image; expected one channel of class indices, or label_channel=0 "
+    assert message == expected + "for those in the first channel, or labels_as=colour for colours"
 
 
 def test_a_label_with_values_below_zero_or_beyond_16_bits_is_refused(tmp_path: Path) -> None:
@@ -289,3 +290,132 @@ def test_randomly_damaged_files_are_read_or_refused_and_never_crash(tmp_path: Pa
             read += 1
     assert refused + read == 100
     assert refused > 10
+
+
+# Options of reading
+
+
+def test_labels_of_colours_become_the_classes_of_the_palette(pair: tuple[Path, Path]) -> None:
+    images, labels = pair
+    for file in labels.iterdir():
+        values = np.asarray(Image.open(file))
+        Image.fromarray(np.array([*SPACE.palette, *[(9, 9, 9)] * 253], np.uint8)[values]).save(file)
+    dataset = PairedFolder(images, labels, SPACE, labels_as="colour", ignored_colours=[[9, 9, 9]])
+    for index, seed in enumerate((0, 2, 1)):
+        assert np.array_equal(dataset[index][1], np.roll(LABEL, seed, axis=1))
+    without = PairedFolder(images, labels, SPACE, labels_as="colour")
+    assert complaint(lambda: without.mask(0)) == (
+        f"{labels / 'one.png'}: label has colours of no class: (9, 9, 9) on 1 pixel"
+    )
+
+
+def test_ids_of_a_label_space_need_not_be_its_positions_in_colour_labels(pair: tuple[Path, Path]) -> None:
+    space = LabelSpace("ids", SPACE.classes, SPACE.palette, ids=(40, 7, 300), ignored_ids=(0,))
+    images, labels = pair
+    for file in labels.iterdir():
+        values = np.asarray(Image.open(file))
+        Image.fromarray(np.array([*SPACE.palette, *[(9, 9, 9)] * 253], np.uint8)[values]).save(file)
+    dataset = PairedFolder(images, labels, space, labels_as="colour", ignored_colours=[(9, 9, 9)])
+    assert np.array_equal(dataset.mask(0), LABEL)
+
+
+def test_ids_in_one_channel_of_label_files(pair: tuple[Path, Path]) -> None:
+    images, labels = pair
+    for seed, name in enumerate(("one", "two", "three")):
+        values = np.dstack([noise(2, 4), np.roll(LABEL, seed, axis=1), noise(2, 4)])
+        Image.fromarray(values).save(labels / f"{name}.png")
+    dataset = PairedFolder(images, labels, SPACE, label_channel=1)
+    assert np.array_equal(dataset[0][1], LABEL)
+
+
+def test_images_of_one_channel_and_their_logarithm(pair: tuple[Path, Path]) -> None:
+    images, labels = pair
+    amplitudes = np.array([[0, 1, 10, 100], [1000, 20, 5, 65535]], np.uint16)
+    for file in images.iterdir():
+        Image.fromarray(amplitudes).save(file)
+    plain = PairedFolder(images, labels, SPACE, channels=1)
+    assert plain[0][0].dtype == np.uint16
+    assert np.array_equal(plain[0][0][..., 0], amplitudes)
+    decibel = PairedFolder(images, labels, SPACE, channels=1, scaling="decibel")[0][0]
+    assert decibel.dtype == np.float32
+    assert decibel[0, :, 0] == pytest.approx([0, 0, 20, 40])
+    assert complaint(lambda: PairedFolder(images, labels, SPACE)[0]).endswith("expected 3; channels=1 reads it")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 0}, "channels=0: expected a whole number from 1 on"),
+        ({"labels_as": "color"}, "labels_as='color': expected index or colour"),
+        ({"scaling": "root"}, "scaling='root': expected one of log, decibel, decibel_intensity"),
+        (
+            {"labels_as": "colour", "ignored_colours": [(255, 0, 0)]},
+            "label space three: colour (255, 0, 0) means two things; labels_as=index needs none",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_are_named_at_once(
+    pair: tuple[Path, Path], options: dict[str, object], message: str
+) -> None:
+    assert complaint(lambda: PairedFolder(*pair, SPACE, **options)) == message
+
+
+# Subfolders and lists
+
+
+def test_subfolders_are_paired_by_their_paths(pair: tuple[Path, Path]) -> None:
+    images, labels = pair
+    for place, seed in (("aachen/day", 5), ("bremen", 6)):
+        for root, pixels in ((images, noise(2, 4, 3, seed=seed)), (labels, np.roll(LABEL, seed, axis=1))):
+            (root / place).mkdir(parents=True)
+            Image.fromarray(pixels).save(root / place / "one.png")
+    assert len(PairedFolder(images, labels, SPACE)) == 3
+    dataset = PairedFolder(images, labels, SPACE, recursive=True)
+    assert [dataset[i][2] for i in range(5)] == ["aachen/day/one", "bremen/one", "one", "three", "two"]
+    for index, seed in ((0, 5), (1, 6), (2, 0)):
+        assert np.array_equal(dataset[index][0], noise(2, 4, 3, seed=seed))
+        assert np.array_equal(dataset[index][1], np.roll(LABEL, seed, axis=1))
+    (labels / "bremen" / "one.png").unlink()
+    message = complaint(lambda: PairedFolder(images, labels, SPACE, recursive=True))
+    assert message == f"{images / 'bremen' / 'one.png'}: no label of that name in {labels}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "images/two.png,labels/one.png\nimages/one.png,labels/three.png\n",
+        "image,label\nimages/two.png,labels/one.png\n\nimages/one.png,labels/three.png",
+        "\ufeffLabel, split, Image\r\nlabels/one.png,a,images/two.png\r\nlabels/three.png,b,ROOT/images/one.png\r\n",
+    ],
+    ids=["plain", "header", "columns"],
+)
+def test_pairs_in_a_csv_file_keep_its_order(pair: tuple[Path, Path], text: str) -> None:
+    file = pair[0].parent / "pairs.csv"
+    file.write_text(text.replace("ROOT", str(file.parent)), encoding="utf-8", newline="")
+    dataset = PairedFiles(file, SPACE)
+    assert [dataset[i][2] for i in range(len(dataset))] == ["two", "one"]
+    for index, (image, label) in enumerate(((1, 0), (0, 2))):
+        assert np.array_equal(dataset[index][0], noise(2, 4, 3, seed=image))
+        assert np.array_equal(dataset[index][1], np.roll(LABEL, label, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"image,label\nimages/one.png\n", ", row 2: 1 columns; expected image,label"),
+        (b"images/one.png,labels/one.png\na,b,c\n", ", row 2: 3 columns; expected image,label"),
+        (b"image,label\n\nimages/one.png,labels/gone.png\n", ", row 3: ROOT/labels/gone.png: no such file"),
+        (b"image,label\n", ": no pairs; expected rows of image,label"),
+        (b"", ": no pairs; expected rows of image,label"),
+        (b"\xff\xfe\x00,", ": cannot be read as CSV ('utf-8' codec"),
+        (None, ": no such file"),
+    ],
+)
+def test_mistakes_in_a_csv_file_are_named_with_their_row(
+    pair: tuple[Path, Path], content: bytes | None, message: str
+) -> None:
+    file = pair[0].parent / "pairs.csv"
+    if content is not None:
+        file.write_bytes(content)
+    expected = f"{file}{message}".replace("ROOT", str(file.parent))
+    assert complaint(lambda: PairedFiles(file, SPACE)).startswith(expected)

@@ -5,6 +5,7 @@ The datasets here write the index of a sample into its pixels, so that a batch t
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
+from fcnseg.data import CamVid
 from fcnseg.data.module import SegmentationData
+from fcnseg.data.packing import Packed, Packing, pack
 from fcnseg.data.transforms import street_pipeline
 from fcnseg.errors import InputError
 from fcnseg.labels import STREET11, LabelSpace
@@ -256,19 +259,65 @@ def test_without_a_size_images_keep_theirs() -> None:
 # Cache
 
 
-def test_the_cache_changes_nothing_but_the_reading() -> None:
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_the_cache_changes_nothing_but_the_reading(cache: str, tmp_path: Path) -> None:
     options = {"augment": street_pipeline(SIZE)}
-    plain, cached = two_domains(**options), two_domains(**options, cache="ram")
+    plain, cached = two_domains(**options), two_domains(**options, cache=cache, cache_folder=tmp_path)
     sources = [*cached.train.values(), cached.val]
     for data in (plain, cached):
         data.setup("fit")
+    reads = [source.reads.copy() for source in sources]
     for _ in range(2):
         assert same(list(cached.train_dataloader()), list(plain.train_dataloader()))
         assert same(list(cached.val_dataloader()), list(plain.val_dataloader()))
     assert np.array_equal(cached.class_pixels(), plain.class_pixels())
     cached.setup("fit")  # Lightning may call it again
+    assert [source.reads for source in sources] == reads
     for source in sources:
-        assert source.reads == dict.fromkeys(range(len(source)), 1)
+        assert set(source.reads) == set(range(len(source)))
+
+
+def test_training_is_the_same_from_files_caches_and_packs(camvid: Path, tmp_path: Path) -> None:
+    """Every pixel and every draw, with worker processes too."""
+    pack({"camvid": CamVid(camvid)}, CamVid(camvid, "val"), tmp_path / "packed")
+    files = {"camvid": CamVid(camvid)}, CamVid(camvid, "val")
+    packed = {"camvid": Packed(tmp_path / "packed/train/camvid")}, Packed(tmp_path / "packed/val")
+    batches, weights = [], []
+    for (train, val), cache in ((files, "none"), (files, "ram"), (files, "disk"), (packed, "none")):
+        for workers in (0, 2):
+            data = SegmentationData(
+                train, val, size=(24, 32), augment=street_pipeline((24, 32)), batch_size=4, num_workers=workers,
+                cache=cache, cache_folder=tmp_path / "cache",
+            )  # fmt: skip
+            data.setup("fit")
+            batches.append([*data.train_dataloader(), *data.val_dataloader(), data.class_pixels().tolist()])
+            weights.append(trained_weights(data))
+    assert len(batches) == 8
+    for other, weight in zip(batches[1:], weights[1:], strict=True):
+        assert same(batches[0], other)
+        assert torch.equal(weights[0], weight)
+
+
+def trained_weights(data: SegmentationData) -> Tensor:
+    """A convolution after one epoch."""
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(3, 11, 3, padding=1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    for batch in data.train_dataloader():
+        torch.nn.functional.cross_entropy(layer(batch["image"] / 255), batch["mask"], ignore_index=255).backward()
+        optimizer.step()
+    return layer.weight.detach()
+
+
+def test_class_pixels_decode_no_image_of_a_pack(camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack({"camvid": CamVid(camvid)}, CamVid(camvid, "val"), tmp_path / "packed", Packing(jpeg_quality=90))
+    packed = {"camvid": Packed(tmp_path / "packed/train/camvid")}, Packed(tmp_path / "packed/val")
+    files = {"camvid": CamVid(camvid)}, CamVid(camvid, "val")
+    monkeypatch.setattr("fcnseg.data.packing.decode_image", None)
+    expected = SegmentationData(*files, size=SIZE, batch_size=2).class_pixels()
+    assert np.array_equal(SegmentationData(*packed, size=SIZE, batch_size=2).class_pixels(), expected)
+    with pytest.raises(InputError, match="not callable"):
+        packed[1][0]
 
 
 def test_evaluation_caches_no_training_data() -> None:
@@ -347,7 +396,9 @@ def test_domains_of_different_label_spaces_are_refused() -> None:
         ({"seed": None}, "seed=None: expected a whole number from 0 on"),
         ({"steps_per_epoch": 0}, "steps_per_epoch=0: expected a whole number from 1 on"),
         ({"steps_per_epoch": -3}, "steps_per_epoch=-3: expected a whole number from 1 on"),
-        ({"cache": "disk"}, "cache 'disk': expected none or ram"),
+        ({"cache": "disc"}, "cache 'disc': expected one of none, ram, disk"),
+        ({"cache_limit": 0}, "cache_limit=0: expected a number of GB above 0"),
+        ({"cache_limit": "50GB"}, "cache_limit='50GB': expected a number of GB above 0"),
         ({"size": None}, r"size: expected \[height, width\]"),
         ({"ratio": {"real": 6, "fake": 4}}, "ratio names real, fake; expected the domains real, synthetic"),
         ({"ratio": {"real": 6, "synthetic": 0}}, "expected a positive share for every domain"),

@@ -6,10 +6,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from torchvision.transforms import v2
 
-from fcnseg.data.transforms import resize_image, resize_mask, resize_pipeline, street_pipeline
+from fcnseg.commands.configuration import config_folder
+from fcnseg.data.transforms import (
+    TorchvisionPipeline,
+    resize_image,
+    resize_mask,
+    resize_pipeline,
+    scale_values,
+    street_pipeline,
+)
+from fcnseg.errors import InputError
 
 SIZE = (30, 40)
 
@@ -234,3 +246,185 @@ def test_brightness_scales_the_image_within_its_range() -> None:
     levels = [int(augment(image, mask, seed)[0][0, 0, 0]) for seed in range(100)]
     assert 69 <= min(levels) < 75
     assert 125 < max(levels) <= 131
+
+
+# Images of any channels and type
+
+
+def values_of(dtype: str, *shape: int) -> np.ndarray:
+    """uint8 or uint16 over the whole range, or floats of both signs."""
+    random = np.random.default_rng(0)
+    if dtype == "float32":
+        return random.normal(-12, 5, shape).astype(np.float32)
+    return random.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8, 13, 200])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("size", [(6, 8), (7, 11), (40, 50)], ids=["blocks", "areas", "larger"])
+def test_each_channel_is_resized_as_if_alone(channels: int, dtype: str, size: tuple[int, int]) -> None:
+    image = values_of(dtype, 18, 24, channels)
+    resized = resize_image(image, size)
+    method = cv2.INTER_LINEAR if size == (40, 50) else cv2.INTER_AREA
+    alone = [cv2.resize(image[..., i], size[::-1], interpolation=method) for i in range(channels)]
+    assert resized.dtype == dtype
+    assert resized.shape == (*size, channels)
+    # OpenCV's vectorised and plain code round single values the other way.
+    tolerance = 1e-3 if dtype == "float32" else 1
+    assert np.abs(resized.astype(float) - np.stack(alone, axis=2)).max() <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype"), [(1, "uint8"), (3, "uint16"), (4, "uint8"), (13, "float32"), (200, "uint16")]
+)
+def test_other_images_go_through_the_street_pipeline(channels: int, dtype: str) -> None:
+    image, mask = values_of(dtype, 33, 45, channels), noise(33, 45, high=11)
+    before = image.copy()
+    augment = street_pipeline(SIZE, scale=(0.4, 1.6))
+    for seed in range(10):
+        augmented, small = augment(image, mask, seed)
+        assert augmented.shape == (*SIZE, channels)
+        assert augmented.dtype == dtype
+        assert small.shape == SIZE
+        again = street_pipeline(SIZE, scale=(0.4, 1.6))(image, mask, seed)
+        assert np.array_equal(again[0], augmented)
+    assert np.array_equal(image, before)
+
+
+def test_their_channels_stay_aligned_with_the_mask_and_padding_is_0() -> None:
+    mask = np.kron(noise(3, 4, high=6), np.ones((20, 20), np.uint8))
+    image = np.stack([(mask + 1) * (10.0 + i) for i in range(6)], axis=2).astype(np.float32)
+    augment = street_pipeline(SIZE, scale=(0.4, 0.9), colour=0)
+    for seed in range(20):
+        augmented, small = augment(image, mask, seed)
+        assert (augmented[small == 255] == 0).all()
+        kernel = np.ones((5, 5), np.uint8)
+        inside = (cv2.erode(small, kernel) == cv2.dilate(small, kernel)) & (small != 255)
+        inside[:2] = inside[-2:] = inside[:, :2] = inside[:, -2:] = False
+        expected = (small[inside].astype(float) + 1)[:, None] * (10.0 + np.arange(6))
+        np.testing.assert_allclose(augmented[inside], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_gain_and_offset_follow_the_images_own_mean_and_spread(dtype: str) -> None:
+    """The change of a channel is a line: recovered by a least-squares fit, and compared with its range."""
+    random = np.random.default_rng(0)
+    image = random.normal((20000, 30000, 10000), (900, 1800, 300), (30, 40, 3)).astype(dtype)
+    mask = np.zeros((30, 40), np.uint8)
+    augment = street_pipeline(SIZE, scale=(1, 1), flip=0, colour=1, brightness=0.5, contrast=0.2)
+    gains, offsets = [], []
+    for seed in range(60):
+        augmented = augment(image, mask, seed)[0]
+        lines = [np.polyfit(image[..., i].ravel(), augmented[..., i].ravel(), 1) for i in range(3)]
+        mean, std = image.mean(axis=(0, 1), dtype=float), image.std(axis=(0, 1), dtype=float)
+        moved = (augmented.mean(axis=(0, 1), dtype=float) - mean) / std
+        assert [gain for gain, _ in lines] == pytest.approx([lines[0][0]] * 3, rel=1e-3)
+        assert moved == pytest.approx([moved[0]] * 3, abs=5e-3)
+        gains.append(lines[0][0])
+        offsets.append(moved[0])
+    assert 0.8 <= min(gains) < 0.83
+    assert 1.17 < max(gains) <= 1.2
+    assert -0.505 < min(offsets) < -0.45
+    assert 0.45 < max(offsets) < 0.505
+
+
+def test_integers_are_clipped_to_their_type() -> None:
+    image = np.where(noise(30, 40, 1, seed=1) > 128, 65535, 0).astype(np.uint16)
+    augment = street_pipeline(SIZE, scale=(1, 1), flip=0, colour=1, contrast=0, brightness=0.9)
+    for seed in range(20):
+        augmented = augment(image, np.zeros((30, 40), np.uint8), seed)[0]
+        assert (augmented[image == 65535] >= augmented[image == 0].max()).all()  # nothing has wrapped around
+        assert augmented.max() == 65535 or augmented.min() == 0
+
+
+# Scaling
+
+
+def test_scalings_are_their_formulas_and_leave_no_signal_at_0() -> None:
+    amplitude = np.array([[1, 10, 1000, 0.01], [0, -5, 2, 1e-30]])
+    for dtype in (np.float32, np.float64):
+        decibel = scale_values(amplitude.astype(dtype), "decibel")
+        assert decibel.dtype == np.float32
+        assert decibel == pytest.approx(np.array([[0, 20, 60, -40], [0, 0, 6.0206, -600]]), abs=1e-4)
+    intensity = scale_values(np.array([1, 100, 0], np.uint16), "decibel_intensity")
+    assert intensity == pytest.approx([0, 20, 0], abs=1e-5)
+    assert scale_values(np.array([0, 1, 65535], np.uint16), "log") == pytest.approx([0, 0.693147, 11.090355])
+    image = noise(4, 5, 3)
+    assert scale_values(image, None) is image
+    with pytest.raises(InputError, match="scaling 'dB': expected one of log, decibel, decibel_intensity"):
+        scale_values(image, "dB")
+
+
+# torchvision
+
+
+def configured(transforms: int = 4) -> TorchvisionPipeline:
+    """The first transforms of `data/augment=torchvision`, at the size of these tests."""
+    augment = OmegaConf.load(config_folder() / "data" / "augment" / "torchvision.yaml")
+    augment.transforms = augment.transforms[:transforms]
+    config = OmegaConf.create({"data": {"size": list(SIZE), "augment": augment}})
+    return instantiate(config.data.augment, _convert_="all")
+
+
+def test_torchvisions_pipeline_depends_on_its_seed_alone_and_leaves_the_generators_be() -> None:
+    image, mask = noise(60, 80, 3), noise(60, 80, high=11)
+    augment = configured()
+    first = [augment(image, mask, seed) for seed in range(8)]
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    expected = random.random(), np.random.rand(), torch.rand(()).item()
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    for seed in reversed(range(8)):
+        augmented, small = augment(image, mask, seed)
+        assert np.array_equal(augmented, first[seed][0])
+        assert np.array_equal(small, first[seed][1])
+        assert augmented.shape == (*SIZE, 3)
+        assert small.shape == SIZE
+        assert augmented.dtype == small.dtype == np.uint8
+    assert (random.random(), np.random.rand(), torch.rand(()).item()) == expected
+    assert len({augmented.tobytes() for augmented, _ in first}) == 8
+
+
+def test_in_torchvisions_pipeline_whatever_comes_from_beyond_the_edge_is_ignored() -> None:
+    image, mask = np.full((60, 80, 3), 200, np.uint8), np.full((60, 80), 3, np.uint8)
+    mask[:20] = 255
+    padded = 0
+    for transform in (v2.RandomCrop((90, 90), pad_if_needed=True), v2.RandomAffine(40), v2.RandomPerspective(p=1)):
+        for seed in range(5):
+            augmented, small = TorchvisionPipeline([transform])(image, mask, seed)
+            assert set(np.unique(small)) == {3, 255}
+            assert (small[augmented[..., 0] == 0] == 255).all()
+            padded += (augmented == 0).any()
+    assert padded > 10
+
+
+@pytest.mark.parametrize(
+    "transform", [v2.Resize((30, 40)), v2.RandomResizedCrop((30, 40), scale=(1, 1), ratio=(4 / 3, 4 / 3))]
+)
+def test_torchvisions_masks_take_the_pixel_under_the_centre(transform: torch.nn.Module) -> None:
+    mask = noise(60, 90, high=11)[:, :80]
+    small = TorchvisionPipeline([transform])(noise(60, 80, 3), mask, 0)[1]
+    assert (nearest(mask, SIZE) == small).any(axis=0).all()
+    assert np.array_equal(small, resize_mask(np.ascontiguousarray(mask), SIZE))
+
+
+def test_torchvisions_pipeline_keeps_image_and_mask_aligned() -> None:
+    image, mask = striped()
+    compared = 0
+    augment = configured(transforms=3)  # without colours
+    for seed in range(40):
+        augmented, small = augment(image, mask, seed)
+        value = augmented[..., 0].astype(int)
+        clear = (small != 255) & (np.abs(value - 150) > 30)
+        assert np.array_equal(small[clear], value[clear] > 150)
+        compared += clear.mean() / 40
+    assert compared > 0.7
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(1, "uint8"), (4, "uint16"), (13, "float32")])
+def test_torchvisions_pipeline_takes_images_of_any_type(channels: int, dtype: str) -> None:
+    image, mask = values_of(dtype, 60, 80, channels), noise(60, 80, high=11)
+    image.flags.writeable = mask.flags.writeable = False  # as a cache gives them
+    flipped, other = TorchvisionPipeline([v2.RandomHorizontalFlip(1)])(image, mask, 0)
+    assert flipped.dtype == dtype
+    assert np.array_equal(flipped, image[:, ::-1])
+    assert np.array_equal(other, mask[:, ::-1])

@@ -2,8 +2,10 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import Image
 
@@ -69,11 +71,79 @@ def test_grey_images_are_taken_as_three_equal_channels(predictor, image):
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)]
+    "array",
+    [
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((4, 4), np.uint16),
+        np.zeros((4, 4, 3), int),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
 )
 def test_other_arrays_are_refused(predictor, array):
-    with pytest.raises(InputError, match=r"expected \(H, W, 3\) or \(H, W\) uint8"):
+    with pytest.raises(InputError, match=r"expected \(H, W, 3\) or \(H, W\) uint8, uint16 or float32"):
         predictor(array)
+
+
+def untrained(channels, **options):
+    """A network for images of so many channels, whose scores have structure."""
+    torch.manual_seed(0)
+    model = create_model("fcn32s_alexnet", num_classes=4, in_channels=channels, width=0.1, **options)
+    torch.nn.init.normal_(model.score_fr.weight)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("channels", "dtype", "scale"), [(1, "uint8", 255), (4, "uint16", 9000), (6, "float32", 1), (3, "float32", 0.2)]
+)
+def test_images_of_other_channels_and_types(tmp_path, channels, dtype, scale):
+    """From a file and from an array alike, normalised in the file's own values."""
+    rng = np.random.default_rng(0)
+    pixels = (cv2.resize(rng.random((5, 6, channels), np.float32), (60, 50)).reshape(50, 60, channels) * scale).astype(
+        dtype
+    )
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", height=50, width=60, count=channels, dtype=dtype
+    ) as file:
+        file.write(np.moveaxis(pixels, 2, 0))
+    model = untrained(channels, image_type=dtype, mean=[scale / 2] * channels, std=[scale / 4] * channels)
+    predictor = Predictor(model, device="cpu")
+    normalised = torch.tensor((pixels.astype(np.float32) - scale / 2) / (scale / 4)).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        expected = model(normalised).argmax(1)[0].numpy()
+    assert len(np.unique(expected)) > 1
+    for source in (pixels, tmp_path / "a.tif"):
+        np.testing.assert_array_equal(predictor(source).mask, expected)
+    if channels == 1:
+        np.testing.assert_array_equal(predictor(pixels[..., 0]).mask, expected)
+    segmentation = predictor(pixels)
+    assert segmentation.overlay().size == (60, 50)
+
+
+def test_what_is_shown_of_them_is_stretched_between_percentiles():
+    ramp = np.linspace(-7, 13, 101, dtype=np.float32)
+    pixels = np.stack([np.tile(ramp * factor, (20, 1)) for factor in (1, 100, -1, 9)], axis=2)
+    shown = Predictor(untrained(4, image_type="float32", mean=[0] * 4, std=[1] * 4), device="cpu")(pixels).image
+    assert shown.shape == (20, 101, 3)
+    assert shown.dtype == np.uint8
+    expected = np.rint(
+        np.interp(np.arange(101), [2, 98], [0, 255])
+    )  # a ramp of 101 steps: its percentiles are its places
+    for channel, row in enumerate((expected, expected, expected[::-1])):
+        assert np.abs(shown[0, :, channel] - row).max() <= 1
+    grey = Predictor(untrained(1, image_type="uint16", mean=[0], std=[1]), device="cpu")(
+        np.full((20, 30), 5, np.uint16)
+    ).image
+    assert (grey == 0).all()
+
+
+def test_no_data_in_an_array_is_0_as_in_a_file():
+    predictor = Predictor(untrained(2, image_type="float32", mean=[0, 0], std=[1, 1]), device="cpu")
+    zeros = np.random.default_rng(0).normal(size=(40, 50, 2)).astype(np.float32)
+    zeros[:20, :25] = 0
+    broken = zeros.astype(np.float64)
+    broken[:20, :25] = np.nan
+    np.testing.assert_array_equal(predictor(broken).mask, predictor(zeros).mask)
 
 
 def test_saved_files_hold_the_mask_and_the_overlay(predictor, image, tmp_path):
@@ -129,3 +199,10 @@ def test_a_missing_model_is_one_line(fcnseg, capsys, command):
 def test_an_unknown_device_is_named():
     with pytest.raises(InputError, match="device=gpu9: not available here"):
         Predictor(create_model("fcn32s_alexnet", num_classes=3, width=0.05), device="gpu9")
+
+
+def test_values_of_another_type_than_in_training_are_refused():
+    """A picture in 0 to 1 would be black to a network that knows 0 to 255."""
+    predictor = Predictor(untrained(3), device="cpu")
+    with pytest.raises(InputError, match="image: has float32 values, the model was trained on uint8"):
+        predictor(np.random.default_rng(0).random((20, 30, 3), np.float32))

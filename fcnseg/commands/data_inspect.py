@@ -1,0 +1,95 @@
+"""`fcnseg data inspect`: check every file of a dataset, and show all that is wrong in one report."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fcnseg.commands.common import build_data, relative
+from fcnseg.commands.data_create import plain_parts, progress_bar
+from fcnseg.data.contact_sheet import save_contact_sheet, save_histogram
+from fcnseg.data.described import Described, description_path, read_description
+from fcnseg.data.examination import Part
+from fcnseg.data.inspection import Finding, Inspection, inspect, plain, write_report
+from fcnseg.errors import InputError
+
+STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+
+
+def run(config: DictConfig) -> None:
+    parts = find_parts(config)
+    output = Path(config.output)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output={output}: expected a folder, found a file")
+    with progress_bar("checking", sum(len(part.dataset) for part in parts)) as advance:
+        inspection = inspect(
+            parts, smallest=config.smallest, near=config.near, workers=config.workers, advance=advance
+        )  # fmt: skip
+    write_report(inspection, output / "report.json")
+    save_contact_sheet(inspection, output / "contact_sheet.png", config.pictures)
+    save_histogram(inspection, output / "classes.png")
+    show(inspection)
+    print(f"report and pictures  {relative(output)}")
+    if inspection.errors:
+        count = sum(len(finding.problems) for finding in inspection.errors)
+        raise InputError(
+            f"training would fail: {count} error{'s' * (count != 1)}; {relative(output)}/report.json has all"
+        )
+
+
+def find_parts(config: DictConfig) -> list[Part]:
+    """The splits that the settings mean.
+
+    Raises:
+        InputError: when they name no dataset or two, or it cannot be found.
+    """
+    ways = {
+        "dataset": config.dataset is not None,
+        "data": config.get("data") is not None,
+        "images": config.images is not None or config.labels is not None or config.pairs is not None,
+    }
+    if sum(ways.values()) != 1:
+        raise InputError(
+            f"{'nothing' if not any(ways.values()) else 'several datasets'} to inspect; expected dataset=dataset.yaml, "
+            "or data=camvid data.root=PATH, or images=FOLDER labels=FOLDER classes=FILE"
+        )
+    if ways["images"]:
+        return plain_parts(config)
+    if ways["dataset"]:
+        path = description_path(config.dataset)
+        return [Part(split, Described(path, split, check=False)) for split in read_description(path)["splits"]]
+    data = build_data(config)
+    domains = {"train" if len(data.train) == 1 else f"train/{name}": dataset for name, dataset in data.train.items()}
+    return [*(Part(split, dataset) for split, dataset in domains.items()), Part("val", data.val)]
+
+
+def show(inspection: Inspection) -> None:
+    """Print the findings, or that there are none."""
+    console = Console(width=None if Console().is_terminal else 150, highlight=False)
+    counts = ", ".join(f"{len(part.dataset)} {part.split}" for part in inspection.parts)
+    console.print(f"{counts} pairs, {inspection.label_space.num_classes} classes of {inspection.label_space.name}")
+    if not inspection.findings:
+        console.print("nothing found")
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 1, 0))
+    table.add_column("severity", no_wrap=True)
+    table.add_column("finding", max_width=44)
+    table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("first three", overflow="fold", ratio=1)
+    for finding in inspection.findings:
+        about = Text.assemble((finding.kind, "bold"), "\n", (finding.hint, "dim"))
+        severity = Text(finding.severity, style=STYLES[finding.severity])
+        table.add_row(severity, about, str(len(finding.problems)), examples(finding))
+    console.print(table)
+
+
+def examples(finding: Finding) -> Text:
+    """The first three files, each with what is wrong in it."""
+    text = Text()
+    for problem in finding.problems[:3]:
+        text.append("\n" if text else "")
+        text.append(plain(relative(problem.file) if Path(problem.file).is_absolute() else problem.file))
+        text.append(f"  {plain(problem.detail)}" if problem.detail else "", style="dim")
+    return text

@@ -1,0 +1,341 @@
+"""Reading image and label files of every kind: what each holds, in its own type and upright.
+
+PIL reads 8-bit files and single channels of 16 bits, OpenCV the deeper PNGs that PIL would cut to 8 bits, and rasterio
+(the extra `geo`) the TIFFs that neither reads exactly: several bands, floats, complex numbers, nodata.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from fcnseg.errors import InputError
+
+MAX_PIXELS = 178_956_970
+"""Larger images pass for decompression bombs, as with PIL; the environment variable FCNSEG_MAX_PIXELS overrides it."""
+
+Colour = tuple[int, int, int]
+
+BYTES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
+TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
+
+
+def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
+    """Read an image file as (H, W, channels), in the file's own values: uint8, uint16 or float32.
+
+    Three channels of an 8-bit file are RGB, whatever it holds: grey is repeated, alpha dropped, a palette expanded.
+    Otherwise the file must have exactly so many channels. Integers of other types and 64-bit floats become float32,
+    and complex numbers (SAR) their amplitude; in all of these NaN, infinities and nodata become 0. An orientation in
+    EXIF is carried out.
+
+    Args:
+        path: PNG, JPEG, BMP, WebP, PPM, TIFF or GeoTIFF.
+        channels: how many to read.
+
+    Raises:
+        InputError: when the file is missing, damaged, larger than `MAX_PIXELS`, or has another number of channels.
+    """
+    path = Path(path)
+    with _decoding(path):
+        return _read(path, channels)
+
+
+def read_label(
+    path: str | Path, *, channel: int | None = None, colours: Sequence[tuple[Colour, int]] | None = None
+) -> np.ndarray:
+    """Read a label file as (H, W) uint16, its values as they stand in the file; of a palette PNG, the indices.
+
+    Args:
+        path: an image file of one channel of whole numbers, unless said otherwise below.
+        channel: which channel holds the classes in a file of several, counted from 0 in the order red, green, blue:
+            0 for SYNTHIA's 16-bit PNGs, whose second channel numbers the objects.
+        colours: for a file of colours, pairs of (red, green, blue) and the value that such pixels get.
+
+    Raises:
+        InputError: when the file is missing, damaged, or holds something else; unknown colours are listed.
+    """
+    path = Path(path)
+    with _decoding(path):
+        if colours is not None:
+            return _look_up(path, _read(path, 3), colours)
+        if channel is not None:
+            return _channel(path, _read(path, None), channel)
+        with _opened(path) as image:
+            if image is None or _is_turned_tiff(image):
+                values = _channel(path, _read(path, None), None)
+            elif image.mode in ("L", "P", "1") or image.mode.startswith("I"):
+                values = _upright(np.asarray(image), _orientation(image))
+            else:
+                raise InputError(f"{path}: label is a {image.mode} image; {_ONE_CHANNEL}")
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise InputError(f"{path}: label values {values.min()} to {values.max()}; expected 0 to 65535")
+    return values.astype(np.uint16)
+
+
+_ONE_CHANNEL = (
+    "expected one channel of class indices, or label_channel=0 for those in the first channel, "
+    "or labels_as=colour for colours"
+)
+
+
+def picture_pixels(image: Image.Image, channels: int = 3, source: str = "image") -> np.ndarray:
+    """The (H, W, channels) values of a PIL image, by the rules of `read_image`.
+
+    Raises:
+        InputError: when it has another number of channels.
+    """
+    if image.mode in ("RGBa", "PA"):
+        image = image.convert("RGBA")
+    if image.mode in BYTES and channels == 3:
+        pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    else:
+        if image.mode in ("P", "1"):
+            image = image.convert("RGB" if image.mode == "P" else "L")
+        pixels = _with_channels(np.array(image))
+        _require(channels, pixels.shape[2], pixels.dtype.name, source)
+    return _upright(as_file_values(pixels), _orientation(image))
+
+
+def max_pixels() -> int:
+    """The number of pixels beyond which an image is refused."""
+    given = os.environ.get("FCNSEG_MAX_PIXELS", str(MAX_PIXELS))
+    if not given.isdecimal() or int(given) == 0:
+        raise InputError(f"FCNSEG_MAX_PIXELS={given}: expected a whole number of pixels above 0")
+    return int(given)
+
+
+# Opening
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Turn every way in which a file cannot be decoded into one line that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Image.DecompressionBombError:
+        raise _too_large(path) from None
+    except (OSError, SyntaxError, ValueError, cv2.error) as error:
+        raise InputError(f"{path}: cannot be read as an image ({_reason(path, error)})") from error
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if path.is_dir():
+        return "it is a folder"
+    if path.is_file() and path.stat().st_size == 0:
+        return "it is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "its content is no known image format"
+    # rasterio's own message refers to the one that it was raised from.
+    return " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+
+
+def _too_large(path: Path) -> InputError:
+    return InputError(
+        f"{path}: cannot be read as an image (more than {max_pixels()} pixels, which may be a decompression bomb; "
+        "set the environment variable FCNSEG_MAX_PIXELS to allow as many as it has)"
+    )
+
+
+def _require_size(path: Path, width: int, height: int) -> None:
+    if width * height > max_pixels():
+        raise _too_large(path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile | None]:
+    """The file as PIL sees it, not decoded yet; None for a kind of TIFF that PIL does not know."""
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels() > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels()  # only when asked for: PIL refuses at twice its own limit
+    try:
+        image = Image.open(path)
+    except UnidentifiedImageError:
+        if not _is_tiff(path):
+            raise
+        yield None
+        return
+    with image:
+        _require_size(path, *image.size)
+        yield image
+
+
+def _is_tiff(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) in TIFF_HEADS
+
+
+# Decoding
+
+
+def _read(path: Path, channels: int | None) -> np.ndarray:
+    """(H, W, C) pixels; `channels` None takes as many as there are."""
+    with _opened(path) as image:
+        if image is not None and _pil_is_exact(image, channels):
+            wanted = channels or (3 if image.mode in ("P", "PA") else len(image.getbands()))
+            image.load()
+            return picture_pixels(image, wanted, f"{path}: image")
+        if image is None or image.format == "TIFF":
+            pixels = _read_raster(path, channels)
+        else:
+            pixels = _read_opencv(path, image)
+            _require(channels, pixels.shape[2], pixels.dtype.name, f"{path}: image")
+        return _upright(pixels, 1 if image is None else _orientation(image))
+
+
+def _pil_is_exact(image: ImageFile.ImageFile, channels: int | None) -> bool:
+    """Whether PIL decodes all that the file holds, or, for RGB of an 8-bit file, all that is asked for."""
+    if _is_turned_tiff(image):
+        return False
+    if image.mode.startswith("I;16"):
+        return True
+    if image.mode not in BYTES or _is_deep(image):
+        return False
+    samples = image.tag_v2.get(277, 1) if hasattr(image, "tag_v2") else len(image.getbands())  # TIFF SamplesPerPixel
+    return channels == 3 or samples == len(image.getbands())
+
+
+def _is_turned_tiff(image: ImageFile.ImageFile) -> bool:
+    """Whether it is a TIFF lying on its side, which Pillow 13 decodes with its sides swapped."""
+    return hasattr(image, "tag_v2") and image.tag_v2.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+
+
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    """Whether PIL would cut 16 bits to 8; a PPM with its own scale of values counts as well."""
+    if image.format == "PPM":
+        return image.tile[0].codec_name.startswith("ppm")
+    return image.format in ("PNG", "TIFF") and ";16" in _raw_mode(image)
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+    """PIL's word for how the values lie in the file, such as "RGB;16B"."""
+    arguments = image.tile[0].args
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _read_opencv(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
+    """A PNG or PPM of more than 8 bits; OpenCV's channels come as blue, green, red."""
+    order = {"I": [0], "L": [0], "LA": [0, 3], "RGB": [2, 1, 0], "RGBA": [2, 1, 0, 3]}.get(
+        _raw_mode(image).split(";")[0]
+    )
+    image.verify()  # by its checksums: not every release of OpenCV notices that a file ends early
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or order is None:
+        raise ValueError("its pixels are damaged or of an unknown kind")
+    return as_file_values(np.ascontiguousarray(_with_channels(pixels)[..., order]))
+
+
+def _read_raster(path: Path, channels: int | None) -> np.ndarray:
+    """A TIFF with bands of any number and type."""
+    with _rasterio(path).open(path, driver="GTiff") as raster:
+        _require_size(path, raster.width, raster.height)
+        _require(channels, raster.count, raster.dtypes[0], f"{path}: image")
+        whole = raster.dtypes[0] in ("uint8", "uint16")
+        bands = raster.read() if whole else raster.read(masked=True).filled(0)
+    return as_file_values(np.ascontiguousarray(np.moveaxis(bands, 0, 2)))
+
+
+@cache
+def _import_rasterio() -> Any:
+    import warnings
+
+    rasterio = import_module("rasterio")
+    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)  # a plain TIFF is fine
+    return rasterio
+
+
+def _rasterio(path: Path) -> Any:
+    try:
+        return _import_rasterio()
+    except ImportError:
+        raise InputError(f"{path}: this kind of TIFF needs rasterio; pip install fcnseg[geo]") from None
+
+
+# Values
+
+
+def _with_channels(pixels: np.ndarray) -> np.ndarray:
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def as_file_values(pixels: np.ndarray) -> np.ndarray:
+    """uint8 and uint16 as they are, complex numbers as amplitudes, others as float32; 0 for NaN and infinity."""
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    with np.errstate(over="ignore"):
+        values = (np.abs(pixels) if pixels.dtype.kind == "c" else pixels).astype(np.float32)
+    return np.nan_to_num(values, copy=False, nan=0, posinf=0, neginf=0)
+
+
+def _require(channels: int | None, found: int, dtype: str, source: str) -> None:
+    if channels not in (None, found):
+        raise InputError(
+            f"{source} has {found} channel{'s' * (found != 1)} of {dtype}; expected {channels}; "
+            f"channels={found} reads it"
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's number from 1 (upright) to 8; damaged EXIF is passed over, as viewers do."""
+    try:
+        # Not the method of PNG images, which decodes the picture to look for EXIF behind it.
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except (OSError, SyntaxError, ValueError):
+        return 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Carry out an EXIF orientation: first along the diagonal, then mirror rows and columns."""
+    if orientation not in range(2, 9):
+        return pixels
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(pixels[:: -1 if rows else 1, :: -1 if columns else 1])
+
+
+# Labels
+
+
+def _channel(path: Path, pixels: np.ndarray, channel: int | None) -> np.ndarray:
+    """One channel of whole numbers, as (H, W) uint16."""
+    count = pixels.shape[2]
+    if pixels.dtype.kind != "u" or (channel is None and count > 1):
+        raise InputError(f"{path}: label has {count} channel{'s' * (count != 1)} of {pixels.dtype}; {_ONE_CHANNEL}")
+    if not 0 <= (channel or 0) < count:
+        raise InputError(f"{path}: label has {count} channel{'s' * (count != 1)}; there is no channel {channel}")
+    return pixels[..., channel or 0].astype(np.uint16)
+
+
+def _look_up(path: Path, pixels: np.ndarray, colours: Sequence[tuple[Colour, int]]) -> np.ndarray:
+    """(H, W) values of (H, W, 3) colours."""
+    if pixels.dtype != np.uint8:
+        raise InputError(f"{path}: label has {pixels.dtype} colours; expected 8 bits per channel")
+    known = _codes(np.array([colour for colour, _ in colours]))
+    order = np.argsort(known)
+    codes = _codes(pixels)
+    places = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
+    if (strange := known[places] != codes).any():
+        found, counts = np.unique(codes[strange], return_counts=True)
+        shown = [
+            f"({code >> 16}, {code >> 8 & 255}, {code & 255}) on {count} pixel{'s' * (count != 1)}"
+            for code, count in sorted(zip(found.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
+        ]
+        more = f" and {len(shown) - 5} more colours" if len(shown) > 5 else ""
+        raise InputError(f"{path}: label has colours of no class: {', '.join(shown[:5])}{more}")
+    return np.array([value for _, value in colours], np.uint16)[places]
+
+
+def _codes(colours: np.ndarray) -> np.ndarray:
+    """One number for each (red, green, blue)."""
+    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue

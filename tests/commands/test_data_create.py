@@ -1,0 +1,173 @@
+"""`fcnseg data create`: folders become one file to train on, or a line that says what is wrong with them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fcnseg.data.described import Described
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> list[str]:
+    """Ten pairs of three classes in two folders; the settings that name them."""
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for i in range(10):
+        rng = np.random.default_rng(i)
+        Image.fromarray(rng.integers(0, 256, (40, 48, 3)).astype(np.uint8)).save(tmp_path / "images" / f"{i}.png")
+        Image.fromarray(rng.choice([0, 1, 2, 255], (40, 48)).astype(np.uint8)).save(tmp_path / "labels" / f"{i}.png")
+    (tmp_path / "classes.txt").write_text("ground\nwater\nforest\n")
+    return ["images=images", "labels=labels", "classes=classes.txt", "output=dataset.yaml", "workers=1"]
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_two_folders_become_a_dataset_split_by_share(fcnseg: Run, plain: list[str], capsys, tmp_path: Path) -> None:
+    assert fcnseg("data", "create", *plain) == 0
+    shown = capsys.readouterr().out
+    assert "dataset.yaml  8 train, 2 val pairs, 3 classes" in shown
+    assert "fcnseg train data=described data.root=dataset.yaml" in shown
+    train, val = (Described("dataset.yaml", split, verify=True) for split in ("train", "val"))
+    assert train.label_space.classes == ("ground", "water", "forest")
+    assert sorted([train.name(i) for i in range(8)] + [val.name(i) for i in range(2)]) == list("0123456789")
+    image, mask, name = val[0]
+    assert np.array_equal(image, np.asarray(Image.open(tmp_path / "images" / f"{name}.png")))
+    assert np.array_equal(mask, np.asarray(Image.open(tmp_path / "labels" / f"{name}.png")))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["classes.txt", "dataset.yaml", "images", "labels"]
+    first = Path("dataset.yaml").read_bytes()
+    assert fcnseg("data", "create", *plain) == 0
+    assert Path("dataset.yaml").read_bytes() == first
+    assert fcnseg("data", "create", *plain, "seed=1") == 0
+    assert [p.name for p in Described("dataset.yaml", "val").images] != [p.name for p in val.images]
+
+
+def test_validation_by_folders_or_none_at_all(fcnseg: Run, plain: list[str], capsys) -> None:
+    assert fcnseg("data", "create", *plain, "val_images=images", "val_labels=labels") == 0
+    assert "duplicate across splits" in capsys.readouterr().out
+    assert [len(Described("dataset.yaml", split)) for split in ("train", "val")] == [10, 10]
+    assert fcnseg("data", "create", *plain, "val=null") == 0
+    assert list(yaml.safe_load(Path("dataset.yaml").read_text())["splits"]) == ["train"]
+
+
+def test_pairs_come_from_a_csv_file_and_classes_by_name(fcnseg: Run, plain: list[str]) -> None:
+    Path("pairs.csv").write_text("".join(f"images/{i}.png,labels/{9 - i}.png\n" for i in range(4)))
+    assert fcnseg("data", "create", "pairs=pairs.csv", "classes=voc21", "output=sub/dataset.yaml", "val=0.5") == 0
+    datasets = [Described("sub", split) for split in ("train", "val")]
+    assert {(d.images[i].name, d.labels[i].name) for d in datasets for i in range(2)} == {
+        (f"{i}.png", f"{9 - i}.png") for i in range(4)
+    }
+    assert datasets[0].label_space.name == "voc21"
+
+
+def test_colours_and_grey_images(fcnseg: Run, plain: list[str], tmp_path: Path) -> None:
+    palette = np.array([[10, 0, 0], [0, 20, 0], [0, 0, 30], [0, 0, 0]], np.uint8)
+    for i in range(10):
+        mask = np.minimum(np.asarray(Image.open(tmp_path / "labels" / f"{i}.png")), 3)
+        Image.fromarray(palette[mask]).save(tmp_path / "labels" / f"{i}.png")
+        Image.open(tmp_path / "images" / f"{i}.png").convert("L").save(tmp_path / "images" / f"{i}.png")
+    Path("colours.txt").write_text("10 0 0\n0 20 0\n0 0 30\n")
+    colours = ["labels_as=colour", "colours=colours.txt", "ignored_colours=[[0,0,0]]", "channels=1"]
+    assert fcnseg("data", "create", *plain, *colours) == 0
+    dataset = Described("dataset.yaml")
+    assert dataset[0][0].shape == (40, 48, 1)
+    assert len(dataset.mean) == len(dataset.std) == 1
+    drawn = np.random.default_rng(int(dataset.name(0)))
+    drawn.integers(0, 256, (40, 48, 3))
+    assert np.array_equal(dataset[0][1], drawn.choice([0, 1, 2, 255], (40, 48)))
+
+
+def test_copies_lie_beside_the_file_whole_or_not_at_all(fcnseg: Run, plain: list[str], capsys, tmp_path: Path) -> None:
+    copying = [*plain[:3], "output=new/dataset.yaml", "copy=true"]
+    (tmp_path / "labels" / "3.png").write_bytes(b"")
+    assert fcnseg("data", "create", *copying) == 2
+    assert not (tmp_path / "new").exists()
+    capsys.readouterr()
+    assert fcnseg("data", "create", *copying, "skip_bad=true") == 0
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["dataset.yaml", "images", "labels"]
+    (tmp_path / "images").rename(tmp_path / "away")
+    for split in ("train", "val"):
+        dataset = Described("new", split, verify=True)
+        for i in range(len(dataset)):
+            source = tmp_path / "away" / f"{dataset.name(i)}.png"
+            assert dataset.images[i].parent == Path("new") / "images" / split
+            assert dataset.images[i].read_bytes() == source.read_bytes()
+    (tmp_path / "away").rename(tmp_path / "images")
+    assert fcnseg("data", "create", *copying, "skip_bad=true") == 2
+    assert "new/images: exists already" in complaint(capsys)
+
+
+def test_copies_are_gone_when_the_file_cannot_be_written(fcnseg: Run, plain: list[str], capsys, tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder / "1.png").rename(tmp_path / folder / os.fsdecode(b"caf\xe9.png"))
+    assert fcnseg("data", "create", *plain[:3], "output=new/dataset.yaml", "copy=true") == 2
+    assert "no UTF-8; rename the file" in complaint(capsys)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_pairs_with_mistakes_are_refused_or_left_out(fcnseg: Run, plain: list[str], capsys, tmp_path: Path) -> None:
+    (tmp_path / "images" / "3.png").write_bytes(b"")
+    Image.fromarray(np.full((40, 48), 7, np.uint8)).save(tmp_path / "labels" / "5.png")
+    (tmp_path / "labels" / "8.png").unlink()
+    assert fcnseg("data", "create", *plain) == 2
+    message = complaint(capsys)
+    assert message.startswith("fcnseg: images/3.png: unreadable image (it is empty) (3 mistakes)")
+    assert "fcnseg data inspect" in message
+    assert not Path("dataset.yaml").exists()
+    assert fcnseg("data", "create", *plain, "skip_bad=true") == 0
+    names = [d.name(i) for d in (Described("dataset.yaml", s) for s in ("train", "val")) for i in range(len(d))]
+    assert sorted(names) == ["0", "1", "2", "4", "6", "7", "9"]
+    left = yaml.safe_load(Path("dataset.yaml").read_text())["left_out"]
+    assert sorted((entry["file"], entry["kind"]) for entry in left) == [
+        ("images/3.png", "unreadable image"),
+        ("images/8.png", "image without label"),
+        ("labels/5.png", "value outside the label space"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["classes=null"], "classes: a value is missing; the labels hold the ids 0, 1, 2, 255; give classes=FILE"),
+        (["classes=street12"], "label space 'street12' is unknown; expected one of street11"),
+        (["classes=none.txt"], "classes=none.txt: no such file"),
+        (["images=imags"], "imags: no such folder; did you mean images"),
+        (["images=null"], "images: a value is missing; give it as images=FOLDER"),
+        (["val=1.5"], "val=1.5: expected a share above 0 and below 1"),
+        (["val_images=images"], "val_images and val_labels: expected both or none"),
+        (["output=dataset.json"], "output=dataset.json: expected a file ending in .yaml"),
+        (["channels=0"], "channels=0: expected a whole number from 1 on"),
+        (["labels_as=colors"], "labels_as='colors': expected index or colour"),
+        (["vall=0.1"], "vall: no such key; did you mean val"),
+        (["colours=classes.txt"], "'ground'; expected three whole numbers from 0 to 255"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(fcnseg: Run, plain: list[str], capsys, settings, message) -> None:
+    assert fcnseg("data", "create", *plain, *settings) == 2
+    assert message in complaint(capsys)
+    assert not Path("dataset.yaml").exists()
+
+
+def test_a_missing_output_is_named(fcnseg: Run, plain: list[str], capsys) -> None:
+    assert fcnseg("data", "create", *plain[:3]) == 2
+    assert "output: a value is missing" in complaint(capsys)
+
+
+@pytest.mark.slow
+def test_a_described_dataset_trains(fcnseg: Run, plain: list[str]) -> None:
+    assert fcnseg("data", "create", *plain) == 0
+    data = ["data=described", "data.root=dataset.yaml", "data.size=[40,48]", "data.batch_size=4"]
+    run = ["trainer.max_epochs=1", "data.num_workers=0", "hydra.run.dir=run"]
+    tiny = ["model=fcn8s_vgg16_bn", "model.width=0.05", "trainer.accelerator=cpu", "callbacks.progress=null"]
+    assert fcnseg("train", *tiny, *data, *run) == 0
+    assert Path("run/metrics.json").exists()

@@ -1,0 +1,102 @@
+"""16-bit, multi-band and radar images, from files to masks: they train, evaluate, predict, and travel in packs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+import fcnseg as library
+
+CONFIG = """
+defaults:
+  - loading: default
+  - augment: street
+  - _self_
+_target_: fcnseg.data.SegmentationData
+root: ???
+size: [32, 48]
+train:
+  scenes: &pairs
+    _target_: fcnseg.data.PairedFolder
+    images: ${{data.root}}/images
+    labels: ${{data.root}}/labels
+    label_space:
+      _target_: fcnseg.data.classes.label_space_from_file
+      names: ${{data.root}}/classes.txt
+    {reading}
+val: *pairs
+ratio: null
+"""
+
+KINDS = {
+    "16-bit grey": ("uint16", 1, "channels: 1"),
+    "five bands of floats": ("float32", 5, "channels: 5"),
+    "radar in decibels": ("float32", 1, "{channels: 1, scaling: decibel}"),
+}
+
+
+def write(root: Path, dtype: str, bands: int) -> None:
+    """Fields in two halves, which differ in brightness by a factor, under multiplicative noise."""
+    rng = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    (root / "classes.txt").write_text("water\nland\n")
+    for i in range(6):
+        mask = np.zeros((40, 60), np.uint8)
+        mask[:, rng.integers(15, 45) :] = 1
+        values = np.where(mask, 9000, 300)[None] * rng.gamma(16, 1 / 16, (bands, *mask.shape))
+        with rasterio.open(
+            root / "images" / f"{i}.tif", "w", driver="GTiff", height=40, width=60, count=bands, dtype=dtype
+        ) as raster:
+            raster.write(values.astype(dtype))
+        Image.fromarray(mask).save(root / "labels" / f"{i}.png")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_from_files_to_masks(fcnseg, tmp_path, kind):
+    dtype, bands, reading = KINDS[kind]
+    write(tmp_path / "field", dtype, bands)
+    reading = reading.strip("{}").replace(", ", "\n    ")
+    configs = tmp_path / "configs" / "data"
+    configs.mkdir(parents=True)
+    (configs / "field.yaml").write_text(CONFIG.format(reading=reading).replace("{{", "{").replace("}}", "}"))
+    data = (f"hydra.searchpath=[file://{tmp_path / 'configs'}]", "data=field", f"data.root={tmp_path / 'field'}")
+    quick = (
+        "model=fcn8s_vgg16_bn",
+        "model.width=0.05",
+        "data.batch_size=4",
+        "data.steps_per_epoch=10",
+        "trainer.max_epochs=8",
+    )
+    assert fcnseg("train", *data, *quick, "callbacks.progress=null", "hydra.run.dir=run") == 0
+
+    checkpoint = "run/checkpoints/last.ckpt"
+    spec = library.from_pretrained(checkpoint).spec
+    assert (spec.in_channels, len(spec.mean), spec.scaling) == (bands, bands, "decibel" if "radar" in kind else None)
+    assert fcnseg("evaluate", f"checkpoint={checkpoint}", *data, "hydra.run.dir=scores") == 0
+    scores = json.loads(Path("scores/metrics.json").read_text())
+    assert scores["mean_iou"] == pytest.approx(json.loads(Path("run/metrics.json").read_text())["mean_iou"], abs=1e-6)
+    assert scores["mean_iou"] > 0.8
+
+    assert fcnseg("predict", f"checkpoint={checkpoint}", "input=field/images", "output=out") == 0
+    found = [np.asarray(Image.open(f"out/masks/{i}.png")) for i in range(6)]
+    labels = [np.asarray(Image.open(f"field/labels/{i}.png")) for i in range(6)]
+    assert np.mean([(a == b).mean() for a, b in zip(found, labels, strict=True)]) == pytest.approx(
+        scores["pixel_accuracy"], abs=1e-6
+    )
+
+    assert fcnseg("data", "pack", *data, "output=pack") == 0
+    packed = (*data[:2], "data.packed=pack", f"checkpoint={checkpoint}", "hydra.run.dir=packed")
+    assert fcnseg("evaluate", *packed) == 0
+    assert json.loads(Path("packed/metrics.json").read_text())["mean_iou"] == pytest.approx(scores["mean_iou"])
+
+
+def test_a_file_of_another_type_is_refused(fcnseg, tmp_path, capsys):
+    cv = np.full((20, 30), 4000, np.uint16)
+    Image.fromarray(cv).save(tmp_path / "deep.png")
+    assert fcnseg("predict", "checkpoint=demo", "input=deep.png", "output=out") == 2
+    assert "deep.png: image has 1 channel of uint16; expected 3" in capsys.readouterr().err
