@@ -17,14 +17,6 @@ SHARED = Path(__file__).parents[2] / "shared"
 # One thread per process: the networks here are small, and several processes share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-TINY = (
-    "model=fcn8s_vgg16_bn",
-    "model.width=0.05",
-    "trainer.accelerator=cpu",
-    "callbacks.progress.leave=false",
-)
-"""Overrides that make a training run take seconds."""
-
 
 @pytest.fixture
 def camvid(tmp_path: Path) -> Path:

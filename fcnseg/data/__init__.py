@@ -3,9 +3,11 @@
 from fcnseg.data.camvid import CamVid, CamVid32, camvid32_as_street11
 from fcnseg.data.citygen import CityScenes
 from fcnseg.data.cityscapes import Cityscapes
-from fcnseg.data.folder import PairedFolder
+from fcnseg.data.described import Described
+from fcnseg.data.folder import PairedFiles, PairedFolder
 from fcnseg.data.kitti import Kitti
 from fcnseg.data.module import SegmentationData
+from fcnseg.data.packing import Packed
 from fcnseg.data.remapped import Remapped
 from fcnseg.data.synthia import SynthiaRand, SynthiaRandCityscapes, SynthiaSeqs
 from fcnseg.data.synthia_scenes import write_synthia
@@ -21,8 +23,11 @@ __all__ = [
     "CamVid32",
     "CityScenes",
     "Cityscapes",
+    "Described",
     "Kitti",
     "LabelSpace",
+    "Packed",
+    "PairedFiles",
     "PairedFolder",
     "Remapped",
     "Sbd",
