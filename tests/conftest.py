@@ -2,6 +2,11 @@
 
 import os
 import sys
+
+# One thread per process: the networks here are small, and several processes share two cores. Before torch is loaded,
+# which reads it once; sums over several threads have other roundings, and some tests compare bits across processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +18,6 @@ from PIL import Image
 from fcnseg.data import CityScenes
 
 SHARED = Path(__file__).parents[2] / "shared"
-
-# One thread per process: the networks here are small, and several processes share two cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

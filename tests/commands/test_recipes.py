@@ -60,8 +60,8 @@ def test_single_images(fcnseg, camvid, tmp_path, experiment, lr, values):
     checkpoint = tmp_path / "run" / ("fcn32s" if "staged" in experiment else "") / "checkpoints" / "last.ckpt"
     weights, biases = groups(checkpoint)
     assert {name: weights[name] for name in values} == values
-    assert weights["lr"] == pytest.approx(lr)
-    assert biases["lr"] == pytest.approx(2 * lr)
+    assert weights["initial_lr"] == pytest.approx(lr)  # before the schedule, which steps once here
+    assert biases["initial_lr"] == pytest.approx(2 * lr)
     assert biases["weight_decay"] == 0
 
     name = torch.load(checkpoint, weights_only=True)["hyper_parameters"]["spec"]["name"]
