@@ -60,9 +60,10 @@ def main() -> None:
 
 def unknown(arguments: list[str]) -> str:
     """The message for words that are no command."""
-    words = " ".join(arguments[:2]) if any(c.startswith(f"{arguments[0]} ") for c in COMMANDS) else arguments[0]
-    near = get_close_matches(words, COMMANDS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
+    family = [command for command in COMMANDS if command.startswith(f"{arguments[0]} ")]
+    words = " ".join(arguments[:2]) if family else arguments[0]
+    near = get_close_matches(words, COMMANDS, n=1) if words not in [c.split()[0] for c in COMMANDS] else []
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(family or COMMANDS)}"
     return f"unknown command {words!r}; {hint}"
 
 
