@@ -27,8 +27,8 @@ class SegmentationModule(LightningModule):
     Logs "train/loss", what is minimised, and "val/loss", the mean over the labelled pixels of each image,
     averaged over the images, whatever the loss does in training.
 
-    Dropout depends on the seed, the epoch and the process alone: a run that goes on from a checkpoint drops what
-    it would have dropped without the interruption.
+    Dropout depends on the seed, the number of the batch and the process alone: a run that goes on from a checkpoint,
+    also one from the midst of an epoch, drops what it would have dropped without the interruption.
 
     Args:
         model: the network; its spec is kept in every checkpoint.
@@ -70,9 +70,8 @@ class SegmentationModule(LightningModule):
         self.seed = torch.initial_seed()
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
-        if batch_index == 0:
-            source = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank])
-            torch.manual_seed(int(source.generate_state(1)[0]))
+        source = np.random.SeedSequence([self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank])
+        torch.manual_seed(int(source.generate_state(1)[0]))
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         loss = self.loss(self(batch["image"]).float(), batch["mask"])

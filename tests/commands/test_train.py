@@ -4,8 +4,10 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +94,48 @@ def test_resuming_goes_on_where_training_stopped(fcnseg, camvid, tmp_path, capsy
     assert fcnseg(*settings(camvid, epochs=3), resume, "model.width=0.2") == 2
     line = capsys.readouterr().err.strip()
     assert line == "fcnseg: resume=half/checkpoints/last.ckpt: its model has width=0.1, this run width=0.2"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more", [(), ("data.num_workers=2", "trainer.accumulate_grad_batches=2", "scheduler=one_cycle")]
+)
+def test_a_run_killed_within_an_epoch_goes_on_to_the_same_weights(camvid, tmp_path, more):
+    """SIGKILL between two checkpoints of a long epoch, with dropout and batches of two domains."""
+    scripted = [
+        *settings(camvid, epochs=2), "data=camvid_bgc", "data.train.synthetic.length=20", "data.batch_size=3",
+        "data.steps_per_epoch=40", "model.dropout=0.5", "scheduler=constant", "callbacks.last.every_n_train_steps=7",
+        "trainer.limit_val_batches=1", *more,
+    ]  # fmt: skip
+    script = Path(sys.executable).with_name("fcnseg")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
+
+    def begin(*settings: str) -> subprocess.Popen:
+        log = (tmp_path / "log").open("w")
+        command = [script, *scripted, *settings]
+        return subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=environment)
+
+    def checkpoint(folder: str) -> dict:
+        return torch.load(tmp_path / folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+    assert begin("hydra.run.dir=whole").wait(timeout=300) == 0, (tmp_path / "log").read_text()
+    process = begin("hydra.run.dir=killed")
+    last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    while not last.is_file() or checkpoint("killed")["global_step"] < 14:
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    step = checkpoint("killed")["global_step"]
+    assert step % 7 == 0, "it stopped within an epoch, and not at its end"
+    assert begin("hydra.run.dir=rest", "resume=killed/checkpoints/last.ckpt").wait(timeout=300) == 0
+    whole, rest = checkpoint("whole"), checkpoint("rest")
+    assert rest["global_step"] == whole["global_step"] > step
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(rest["state_dict"][name], value), name
+    scores = [json.loads((tmp_path / name / "metrics.json").read_text())["classes"] for name in ("whole", "rest")]
+    assert scores[0] == scores[1]
+    assert "not resumable" not in (tmp_path / "log").read_text()
 
 
 @pytest.mark.slow
