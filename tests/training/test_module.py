@@ -1,6 +1,7 @@
 """The Lightning module: what it logs is what independent code computes."""
 
 import warnings
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import LastCheckpoint
 from fcnseg.training.losses import CrossEntropy
 from fcnseg.training.precision import fast_precision
+
+RATIO = {"real": 3, "synthetic": 1}
+
 
 def trainer(**options) -> pl.Trainer:
     return pl.Trainer(
@@ -171,6 +175,36 @@ def test_any_checkpoint_leads_to_the_weights_of_the_uninterrupted_run(tmp_path, 
     assert sorted(int(path.stem) for path in (tmp_path / f"from{kept[0]}").glob("[0-9]*.ckpt")) == kept[1:]
     again, _ = train("again", tmp_path / f"from{kept[0]}" / f"{kept[2]}.ckpt")
     assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("weights", [None, {"synthetic": 0.9, "real": 0.2}])
+def test_domains_are_logged_and_weighed_by_their_names(weights):
+    torch.manual_seed(0)
+    model = fcnseg.create_model("fcn8s_vgg16_bn", num_classes=11, width=0.05, dropout=0)
+    looks = {look: CityScenes(4, seed=1, look=look, size=(32, 48)) for look in ("real", "synthetic")}
+    data = SegmentationData(looks, looks["real"], size=(32, 48), batch_size=4, num_workers=0, ratio=RATIO)
+    module = SegmentationModule(
+        model, CrossEntropy(domain_weights=weights, domains=list(looks)), partial(torch.optim.SGD, lr=0.5)
+    )
+    torch.nn.init.normal_(model.score_fr.weight)
+    batch = next(iter(data.train_dataloader()))
+    before = deepcopy(module)
+    logits = before.train()(batch["image"])
+    real, synthetic = (
+        torch.nn.functional.cross_entropy(logits[part], batch["mask"][part], ignore_index=255)
+        for part in (slice(0, 3), slice(3, 4))
+    )
+    both = torch.nn.functional.cross_entropy(logits, batch["mask"], ignore_index=255)
+    minimised = both if weights is None else 0.2 * real + 0.9 * synthetic
+    minimised.backward()
+
+    fit = trainer(max_steps=1, limit_val_batches=0)
+    fit.fit(module, data)
+    logged = {name: float(value) for name, value in fit.logged_metrics.items()}
+    expected = {"train/loss_real": real, "train/loss_synthetic": synthetic, "train/loss": minimised}
+    assert logged == pytest.approx({name: float(value.detach()) for name, value in expected.items()}, rel=1e-5)
+    step = before.model.score_fr.weight - 0.5 * before.model.score_fr.weight.grad
+    torch.testing.assert_close(module.model.score_fr.weight, step, rtol=1e-5, atol=1e-6)
 
 
 def test_the_checkpoint_loads_without_executing_code_and_predicts_the_same(data, model, tmp_path):
