@@ -27,6 +27,8 @@ SMALL = (
 )
 SMALL += ("trainer.accelerator=cpu", "callbacks.progress=null", "data.num_workers=0")
 
+LOSSES = "loss", "loss_camvid", "loss_synthetic"
+
 
 def settings(camvid: Path, epochs: int) -> list[str]:
     return ["train", *SMALL, f"data.root={camvid}", "hydra.run.dir=run", f"trainer.max_epochs={epochs}"]
@@ -140,10 +142,26 @@ def test_a_run_killed_within_an_epoch_goes_on_to_the_same_weights(camvid, tmp_pa
 
 @pytest.mark.slow
 def test_bgc_batches_reach_the_trainer(fcnseg, camvid, tmp_path, capsys):
-    bgc = ["data=camvid_bgc", "data.train.synthetic.length=10", "data.batch_size=5"]
-    assert fcnseg(*settings(camvid, epochs=1), *bgc) == 0
+    bgc = ["data=camvid_bgc", "data.train.synthetic.length=10", "data.batch_size=5", "trainer.log_every_n_steps=1"]
+    more = ["loss.domain_weights={synthetic:0.25,camvid:0.5}", "callbacks.gradients.every_n_steps=2"]
+    assert fcnseg(*settings(camvid, epochs=1), *bgc, *more) == 0
     shown = capsys.readouterr().out
     assert "train on 8 camvid, 10 synthetic (a batch: 3 camvid, 2 synthetic), validate on 4" in shown
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    steps = [{key: float(row[f"train/{key}"]) for key in LOSSES} for row in rows if row["train/loss"]]
+    assert len(steps) == 2
+    for step in steps:
+        weighed = 0.5 * step["loss_camvid"] + 0.25 * step["loss_synthetic"]
+        assert step["loss"] == pytest.approx(weighed, rel=1e-5)
+    cosines = [float(row["gradient/cosine_camvid_synthetic"]) for row in rows if row["gradient/norm_camvid"]]
+    assert len(cosines) == 1
+    assert 0 < cosines[0] < 1, "two looks of one world"
+
+    assert fcnseg(*settings(camvid, epochs=1), *bgc, "loss.domain_weights={real:1}") == 2
+    line = capsys.readouterr().err.strip()
+    assert line.endswith("domain_weights {'real': 1}: expected a weight for each of the domains camvid, synthetic")
+    assert "\n" not in line
 
 
 @pytest.mark.slow
@@ -160,3 +178,30 @@ def test_the_console_script_trains_on_two_processes(camvid, tmp_path):
     assert metrics["step"] == 4, "two steps an epoch: the batch is split, not doubled"
     assert metrics["mean_iou"] == pytest.approx(logged, abs=1e-5), "two halves of the validation make one matrix"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["camvid", "run"], "the working directory stays as it was"
+
+
+@pytest.mark.slow
+def test_two_processes_weigh_domains_as_one_does(fcnseg, camvid, tmp_path):
+    """The second of the two never has a sample of the second domain."""
+    shared = [
+        *settings(camvid, epochs=1), "data=camvid_bgc", "data.train.synthetic.length=10", "data.batch_size=3",
+        "data.ratio={camvid:2,synthetic:1}", "loss.domain_weights={camvid:0.3,synthetic:0.7}", "optimizer=sgd",
+        "optimizer.lr=0.1", "scheduler=constant", "model=fcn32s_vgg16", "callbacks.gradients.every_n_steps=2",
+        "trainer.log_every_n_steps=1",
+    ]  # fmt: skip
+    assert fcnseg(*shared, "hydra.run.dir=one") == 0
+    command = [Path(sys.executable).with_name("fcnseg"), *shared, "trainer=ddp_cpu", "hydra.run.dir=two"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    weights, logs = [], []
+    for run in (tmp_path / "one", tmp_path / "two"):
+        weights.append(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+        with (run / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        names = [key for key in rows[0] if key.startswith(("train/", "gradient/"))]
+        logs.append([float(row[name]) for name in names for row in rows if row[name]])
+    assert len(logs[0]) == 4 * len(LOSSES) + 2 * 3
+    assert logs[1] == pytest.approx(logs[0], rel=1e-3)
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-5)
