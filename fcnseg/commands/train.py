@@ -123,7 +123,7 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
     model = model.to(memory_format=torch.channels_last)
     return SegmentationModule(
         model,
-        loss=instantiate(config.loss, class_pixels=data.class_pixels),
+        loss=instantiate(config.loss, class_pixels=data.class_pixels, domains=list(data.train), _convert_="all"),
         optimizer=instantiate(config.optimizer),
         scheduler=instantiate(config.scheduler),
         bias_lr_factor=config.bias_lr_factor,

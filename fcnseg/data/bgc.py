@@ -5,7 +5,7 @@ networks for road scene semantic segmentation" (arXiv 1604.01545), which names t
 alone is the case of a single share.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,8 @@ class BalancedBatchSampler:
         steps: batches per epoch; by default one pass over the first domain.
         seed: of the permutations.
         num_replicas, rank: how many processes share a batch, and which one this is.
+        done: tells how many batches were trained on; an iteration begins after them, also in the midst of an
+            epoch. By default it begins where the epoch of `set_epoch` does.
 
     Raises:
         InputError: when names, ratio and batch size do not fit.
@@ -75,6 +77,7 @@ class BalancedBatchSampler:
         seed: int = 0,
         num_replicas: int = 1,
         rank: int = 0,
+        done: Callable[[], int] | None = None,
     ) -> None:
         if set(lengths) != set(ratio):
             raise InputError(f"ratio names {', '.join(ratio)}; expected the domains {', '.join(lengths)}")
@@ -88,6 +91,7 @@ class BalancedBatchSampler:
         self.steps = steps or max(1, self.lengths[0] // self.counts[0])
         self.seed, self.num_replicas, self.rank = seed, num_replicas, rank
         self.epoch = 0
+        self.done = done
         self._permutations: dict[int, tuple[int, np.ndarray]] = {}  # the current turn of each domain
         # Lightning tells the epoch to `batch_sampler.sampler`.
         self.sampler = self
@@ -100,7 +104,8 @@ class BalancedBatchSampler:
         return self.steps
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for step in range(self.epoch * self.steps, (self.epoch + 1) * self.steps):
+        first = self.done() if self.done else self.epoch * self.steps
+        for step in range(first, first + self.steps):
             yield self.global_batch(step)[self.rank :: self.num_replicas]
 
     def global_batch(self, step: int) -> list[Draw]:

@@ -1,7 +1,7 @@
 """The Lightning data module: one domain or several for training, one for validation."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,32 @@ class _Shard:
         return iter(self.indices)
 
 
+class _TrainingLoader(DataLoader):
+    """Begins to read when the first batch is asked for, and not when Lightning makes the iterator.
+
+    Lightning makes it before it restores a checkpoint, to count the batches; worker processes would prepare the
+    batches of a run that begins anew.
+    """
+
+    def __iter__(self) -> Any:
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing: the place in the data is Lightning's own count of the batches that were trained on.
+
+        That there is such a method tells Lightning that training can go on in the midst of an epoch.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing to load, see `state_dict`."""
+
+
 class SegmentationData(LightningDataModule):
     """Training batches of one or several domains, and validation on one.
+
+    A run that goes on from a checkpoint, also one from the midst of an epoch, trains on the batches that it would
+    have seen without the interruption, in their order: the sampler begins after the batches that are done.
 
     Args:
         train: datasets by domain name; the first one sets the length of an epoch. Empty: validation only.
@@ -166,8 +190,10 @@ class SegmentationData(LightningDataModule):
             return dataset
         return Preloaded(dataset) if self.cache == "ram" else DiskCached(dataset, self.cache_folder, self.cache_limit)
 
-    def batches(self, num_replicas: int = 1, rank: int = 0) -> BalancedBatchSampler:
-        """The training sampler of one of `num_replicas` processes.
+    def batches(
+        self, num_replicas: int = 1, rank: int = 0, done: Callable[[], int] | None = None
+    ) -> BalancedBatchSampler:
+        """The training sampler of one of `num_replicas` processes; `done` as in `BalancedBatchSampler`.
 
         Raises:
             InputError: when there is no training domain, or ratio and batch size do not fit.
@@ -182,11 +208,13 @@ class SegmentationData(LightningDataModule):
             seed=self.seed,
             num_replicas=num_replicas,
             rank=rank,
+            done=done,
         )
 
     def train_dataloader(self) -> DataLoader:
         dataset = _Training(list(self.train.values()), self.augment, self.seed)
-        return self._loader(dataset, batch_sampler=self.batches(*self._processes()))
+        done = self._batches_done if self.trainer else None
+        return self._loader(dataset, _TrainingLoader, batch_sampler=self.batches(*self._processes(), done))
 
     def val_dataloader(self) -> DataLoader:
         return self.validation_loader(*self._processes())
@@ -200,9 +228,13 @@ class SegmentationData(LightningDataModule):
     def _processes(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
-    def _loader(self, dataset: Dataset, **options: Any) -> DataLoader:
+    def _batches_done(self) -> int:
+        """Batches that the trainer has trained on, over all epochs and interruptions."""
+        return self.trainer.fit_loop.total_batch_idx + 1 if self.trainer else 0
+
+    def _loader(self, dataset: Dataset, kind: type[DataLoader] = DataLoader, **options: Any) -> DataLoader:
         workers = self.num_workers if self.num_workers is not None else default_workers()
-        return DataLoader(
+        return kind(
             dataset,
             num_workers=workers,
             persistent_workers=workers > 0,

@@ -5,8 +5,11 @@ from typing import Any
 
 import torch
 from lightning_fabric.utilities.types import _PATH
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from fcnseg.errors import InputError
 from fcnseg.files import replacing
 
 
@@ -25,3 +28,35 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, content)
         with replacing(str(path)) as temporary:
             temporary.write_bytes(content.getbuffer())
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """A checkpoint to go on from: at the end of every epoch and, with `every_n_train_steps`, within it.
+
+    Lightning's own does one or the other. Within an epoch it is written after a step of the optimiser alone, since
+    gradients that accumulate are in no checkpoint. The last batch is left to the end of the epoch: between the two
+    the epoch's validation is outstanding, and a resumed run would leave it out.
+
+    Args:
+        every_n_train_steps: steps of the optimiser; None: at the end of epochs only.
+        options: those of `ModelCheckpoint`.
+
+    Raises:
+        InputError: when the number of steps is not one.
+    """
+
+    def __init__(self, *, every_n_train_steps: int | None = None, **options: Any) -> None:
+        steps = every_n_train_steps
+        if steps is not None and (not isinstance(steps, int) or steps < 1):
+            raise InputError(
+                f"callbacks.last.every_n_train_steps={steps!r}: expected a whole number from 1 on, or null"
+            )
+        super().__init__(**options, every_n_epochs=1, save_on_train_epoch_end=True)
+        self.steps = steps
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self.steps and stepped and trainer.global_step % self.steps == 0 and not trainer.is_last_batch:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))

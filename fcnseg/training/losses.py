@@ -1,9 +1,10 @@
 """Losses over masks with ignored pixels, and the class weights that go with them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,9 +29,14 @@ class CrossEntropy(nn.Module):
             called only for weights other than "none".
         reduction: "mean", or "sum" over all pixels of the batch, as in the reference's heavy learning
             (Shelhamer, Long and Darrell, PAMI 2016, section 4.2; `normalize: false` in its networks).
+        domain_weights: weight of each domain's own mean in what is minimised, such as {"real": 0.6, "synthetic": 0.4};
+            None: one mean over all pixels, in which a domain counts by its labelled pixels. Either goes with the
+            batches of Ros et al. (arXiv 1604.01545), whose ratio fixes how many images a domain gives; weights of
+            that ratio give each domain its share of the loss however many of its pixels are ignored.
+        domains: the names, in the order of a batch's "domain".
 
     Raises:
-        InputError: for an unknown weighting or reduction.
+        InputError: for an unknown weighting or reduction, or weights that do not fit the domains.
     """
 
     def __init__(
@@ -38,6 +44,8 @@ class CrossEntropy(nn.Module):
         class_weights: str = "none",
         class_pixels: Callable[[], np.ndarray] | None = None,
         reduction: str = "mean",
+        domain_weights: Mapping[str, float] | None = None,
+        domains: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if class_weights not in CLASS_WEIGHTS:
@@ -53,6 +61,10 @@ class CrossEntropy(nn.Module):
             weights = balanced.sqrt() if class_weights.startswith("sqrt") else balanced
         self.weights: Tensor | None
         self.register_buffer("weights", weights, persistent=False)
+        self.domains = tuple(domains)
+        by_name = None if domain_weights is None else _in_order(domain_weights, self.domains, reduction)
+        self.domain_weights: Tensor | None
+        self.register_buffer("domain_weights", by_name, persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         """(N, C, H, W) logits and (N, H, W) int64 mask to a scalar; 0 where every pixel is ignored."""
@@ -65,10 +77,47 @@ class CrossEntropy(nn.Module):
     def mean(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The weighted mean over the pixels, whatever the reduction; comparable between images of any size."""
         # Everything stays on the device: reading the weight would make each step wait for the one before it.
-        kept = mask != IGNORE_INDEX
-        weight = kept.sum() if self.weights is None else (self.weights[mask * kept] * kept).sum()
         total = self.sum(logits, mask)
-        return total / weight.to(total.dtype).clamp(min=1e-12)
+        return total / self._pixel_weights(mask).sum().to(total.dtype).clamp(min=1e-12)
+
+    def by_domain(self, logits: Tensor, mask: Tensor, domain: Tensor) -> Tensor:
+        """What these samples contribute to each domain's mean over the samples of all processes: (domains,).
+
+        The contributions of all processes together are the means, those of a process that has no sample of a domain
+        are 0. Every process must call this.
+
+        Args:
+            logits, mask: as in `forward`.
+            domain: (N,) position of each sample's domain.
+        """
+        pixels = F.cross_entropy(logits, mask, self.weights, ignore_index=IGNORE_INDEX, reduction="none")
+        belongs = (torch.arange(len(self.domains), device=domain.device)[:, None] == domain).to(pixels.dtype)
+        weight = over_processes(belongs @ self._pixel_weights(mask).sum(dim=(1, 2)).to(pixels.dtype))
+        return belongs @ pixels.sum(dim=(1, 2)) / weight.clamp(min=1e-12)
+
+    def _pixel_weights(self, mask: Tensor) -> Tensor:
+        kept = mask != IGNORE_INDEX
+        return kept if self.weights is None else self.weights[mask * kept] * kept
+
+
+def over_processes(values: Tensor) -> Tensor:
+    """The sum over all training processes, in the place of the values; no gradient goes through it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+    return values
+
+
+def _in_order(weights: Mapping[str, float], domains: Sequence[str], reduction: str) -> Tensor:
+    shown = f"domain_weights {dict(weights)}"
+    if reduction != "mean":
+        raise InputError(f"{shown}: weigh the domains' means, and go with reduction=mean alone, not {reduction}")
+    if set(weights) != set(domains):
+        raise InputError(f"{shown}: expected a weight for each of the domains {', '.join(domains)}")
+    if any(not isinstance(w, int | float) or not 0 <= w < float("inf") for w in weights.values()) or not any(
+        weights.values()
+    ):
+        raise InputError(f"{shown}: expected numbers from 0 on, one of them above 0")
+    return torch.tensor([weights[name] for name in domains], dtype=torch.float32)
 
 
 def median_frequency_weights(class_pixels: np.ndarray) -> Tensor:

@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from fcnseg.evaluation.metrics import Scores, scores, to_dict
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.models import FCN, resample
-from fcnseg.training.losses import CrossEntropy
+from fcnseg.training.losses import CrossEntropy, over_processes
 from fcnseg.training.optimisation import parameter_groups
 
 
@@ -25,10 +25,11 @@ class SegmentationModule(LightningModule):
     that `fcnseg evaluate` and `fcnseg predict` give the same scores.
 
     Logs "train/loss", what is minimised, and "val/loss", the mean over the labelled pixels of each image,
-    averaged over the images, whatever the loss does in training.
+    averaged over the images, whatever the loss does in training. A loss that knows several `domains` gives
+    "train/loss_NAME" too, the mean over the labelled pixels that a domain has in the batch, 0 where there are none.
 
-    Dropout depends on the seed, the epoch and the process alone: a run that goes on from a checkpoint drops what
-    it would have dropped without the interruption.
+    Dropout depends on the seed, the number of the batch and the process alone: a run that goes on from a checkpoint,
+    also one from the midst of an epoch, drops what it would have dropped without the interruption.
 
     Args:
         model: the network; its spec is kept in every checkpoint.
@@ -70,16 +71,26 @@ class SegmentationModule(LightningModule):
         self.seed = torch.initial_seed()
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
-        if batch_index == 0:
-            source = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank])
-            torch.manual_seed(int(source.generate_state(1)[0]))
+        source = np.random.SeedSequence([self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank])
+        torch.manual_seed(int(source.generate_state(1)[0]))
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        loss = self.loss(self(batch["image"]).float(), batch["mask"])
-        if getattr(self.loss, "reduction", "mean") == "sum":
-            # Processes average their gradients, and each has seen a part of the batch: make it the sum over the batch.
-            loss = loss * self.trainer.world_size
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        logits, mask = self(batch["image"]).float(), batch["mask"]
+        criterion: Any = self.loss
+        weights, names = getattr(criterion, "domain_weights", None), getattr(criterion, "domains", ())
+        if weights is not None or len(names) > 1:
+            with torch.set_grad_enabled(weights is not None):
+                parts = criterion.by_domain(logits, mask, batch["domain"])
+            means = over_processes(parts.detach().clone())
+            self.log_dict({f"train/loss_{name}": mean for name, mean in zip(names, means, strict=True)})
+        # Processes average their gradients, and each has seen a part of the batch: make a sum one over the whole batch.
+        if weights is not None:
+            loss, shown = (weights * parts).sum() * self.trainer.world_size, (weights * means).sum()
+        elif getattr(criterion, "reduction", "mean") == "sum":
+            loss = shown = criterion(logits, mask) * self.trainer.world_size
+        else:
+            loss = shown = criterion(logits, mask)
+        self.log("train/loss", shown, prog_bar=True, batch_size=len(batch["image"]))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:

@@ -4,8 +4,10 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,8 @@ SMALL = (
     "data.batch_size=4",
 )
 SMALL += ("trainer.accelerator=cpu", "callbacks.progress=null", "data.num_workers=0")
+
+LOSSES = "loss", "loss_camvid", "loss_synthetic"
 
 
 def settings(camvid: Path, epochs: int) -> list[str]:
@@ -95,11 +99,69 @@ def test_resuming_goes_on_where_training_stopped(fcnseg, camvid, tmp_path, capsy
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "more", [(), ("data.num_workers=2", "trainer.accumulate_grad_batches=2", "scheduler=one_cycle")]
+)
+def test_a_run_killed_within_an_epoch_goes_on_to_the_same_weights(camvid, tmp_path, more):
+    """SIGKILL between two checkpoints of a long epoch, with dropout and batches of two domains."""
+    scripted = [
+        *settings(camvid, epochs=2), "data=camvid_bgc", "data.train.synthetic.length=20", "data.batch_size=3",
+        "data.steps_per_epoch=40", "model.dropout=0.5", "scheduler=constant", "callbacks.last.every_n_train_steps=7",
+        "trainer.limit_val_batches=1", *more,
+    ]  # fmt: skip
+    script = Path(sys.executable).with_name("fcnseg")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
+
+    def begin(*settings: str) -> subprocess.Popen:
+        log = (tmp_path / "log").open("w")
+        command = [script, *scripted, *settings]
+        return subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=environment)
+
+    def checkpoint(folder: str) -> dict:
+        return torch.load(tmp_path / folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+    assert begin("hydra.run.dir=whole").wait(timeout=300) == 0, (tmp_path / "log").read_text()
+    process = begin("hydra.run.dir=killed")
+    last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    while not last.is_file() or checkpoint("killed")["global_step"] < 14:
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    step = checkpoint("killed")["global_step"]
+    assert step % 7 == 0, "it stopped within an epoch, and not at its end"
+    assert begin("hydra.run.dir=rest", "resume=killed/checkpoints/last.ckpt").wait(timeout=300) == 0
+    whole, rest = checkpoint("whole"), checkpoint("rest")
+    assert rest["global_step"] == whole["global_step"] > step
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(rest["state_dict"][name], value), name
+    scores = [json.loads((tmp_path / name / "metrics.json").read_text())["classes"] for name in ("whole", "rest")]
+    assert scores[0] == scores[1]
+    assert "not resumable" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.slow
 def test_bgc_batches_reach_the_trainer(fcnseg, camvid, tmp_path, capsys):
-    bgc = ["data=camvid_bgc", "data.train.synthetic.length=10", "data.batch_size=5"]
-    assert fcnseg(*settings(camvid, epochs=1), *bgc) == 0
+    bgc = ["data=camvid_bgc", "data.train.synthetic.length=10", "data.batch_size=5", "trainer.log_every_n_steps=1"]
+    more = ["loss.domain_weights={synthetic:0.25,camvid:0.5}", "callbacks.gradients.every_n_steps=2"]
+    assert fcnseg(*settings(camvid, epochs=1), *bgc, *more) == 0
     shown = capsys.readouterr().out
     assert "train on 8 camvid, 10 synthetic (a batch: 3 camvid, 2 synthetic), validate on 4" in shown
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    steps = [{key: float(row[f"train/{key}"]) for key in LOSSES} for row in rows if row["train/loss"]]
+    assert len(steps) == 2
+    for step in steps:
+        weighed = 0.5 * step["loss_camvid"] + 0.25 * step["loss_synthetic"]
+        assert step["loss"] == pytest.approx(weighed, rel=1e-5)
+    cosines = [float(row["gradient/cosine_camvid_synthetic"]) for row in rows if row["gradient/norm_camvid"]]
+    assert len(cosines) == 1
+    assert 0 < cosines[0] < 1, "two looks of one world"
+
+    assert fcnseg(*settings(camvid, epochs=1), *bgc, "loss.domain_weights={real:1}") == 2
+    line = capsys.readouterr().err.strip()
+    assert line.endswith("domain_weights {'real': 1}: expected a weight for each of the domains camvid, synthetic")
+    assert "\n" not in line
 
 
 @pytest.mark.slow
@@ -116,3 +178,30 @@ def test_the_console_script_trains_on_two_processes(camvid, tmp_path):
     assert metrics["step"] == 4, "two steps an epoch: the batch is split, not doubled"
     assert metrics["mean_iou"] == pytest.approx(logged, abs=1e-5), "two halves of the validation make one matrix"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["camvid", "run"], "the working directory stays as it was"
+
+
+@pytest.mark.slow
+def test_two_processes_weigh_domains_as_one_does(fcnseg, camvid, tmp_path):
+    """The second of the two never has a sample of the second domain."""
+    shared = [
+        *settings(camvid, epochs=1), "data=camvid_bgc", "data.train.synthetic.length=10", "data.batch_size=3",
+        "data.ratio={camvid:2,synthetic:1}", "loss.domain_weights={camvid:0.3,synthetic:0.7}", "optimizer=sgd",
+        "optimizer.lr=0.1", "scheduler=constant", "model=fcn32s_vgg16", "callbacks.gradients.every_n_steps=2",
+        "trainer.log_every_n_steps=1",
+    ]  # fmt: skip
+    assert fcnseg(*shared, "hydra.run.dir=one") == 0
+    command = [Path(sys.executable).with_name("fcnseg"), *shared, "trainer=ddp_cpu", "hydra.run.dir=two"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    weights, logs = [], []
+    for run in (tmp_path / "one", tmp_path / "two"):
+        weights.append(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+        with (run / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        names = [key for key in rows[0] if key.startswith(("train/", "gradient/"))]
+        logs.append([float(row[name]) for name in names for row in rows if row[name]])
+    assert len(logs[0]) == 4 * len(LOSSES) + 2 * 3
+    assert logs[1] == pytest.approx(logs[0], rel=1e-3)
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-5)

@@ -1,8 +1,11 @@
 """The loss against torch's own cross-entropy, and class weights against Eigen and Fergus by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing
 import torch.nn.functional as F
 
 from fcnseg.errors import InputError
@@ -132,3 +135,87 @@ def test_wrong_weightings_are_refused() -> None:
         CrossEntropy("median_frequency")
     with pytest.raises(InputError, match="reduction 'none': expected one of mean, sum"):
         CrossEntropy(reduction="none")
+
+
+# Domains
+
+NAMES = "real", "synthetic", "rendered"
+
+
+def brute_force_means(logits: torch.Tensor, mask: torch.Tensor, domain: list[int], weights: np.ndarray) -> list[float]:
+    """Each domain's mean, pixel by pixel."""
+    per_pixel = -np.log(logits.detach().double().softmax(1).numpy())
+    result = []
+    for index in range(len(NAMES)):
+        pixels = [(at, k) for at, k in np.ndenumerate(mask.numpy()) if k != 255 and domain[at[0]] == index]
+        total = sum(weights[k] * per_pixel[n, k, y, x] for (n, y, x), k in pixels)
+        result.append(total / sum(weights[k] for _, k in pixels) if pixels else 0.0)
+    return result
+
+
+def three_images() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two of one domain and one of another, the second of the three with few labelled pixels."""
+    logits, mask = (torch.cat([one, other[:1]]) for one, other in zip(batch(0), batch(1), strict=True))
+    mask[1, :4] = 255
+    return logits, mask
+
+
+@pytest.mark.parametrize(("name", "weights"), [("none", np.ones(4)), ("median_frequency", np.array(WEIGHTS))])
+@pytest.mark.parametrize("domain", [[0, 0, 2], [2, 1, 0], [1, 1, 1]])
+def test_a_domain_has_the_mean_over_its_own_labelled_pixels(name: str, weights: np.ndarray, domain: list[int]) -> None:
+    logits, mask = three_images()
+    loss = CrossEntropy(name, lambda: PIXELS, domains=NAMES)
+    means = loss.by_domain(logits, mask, torch.tensor(domain))
+    assert means.tolist() == pytest.approx(brute_force_means(logits, mask, domain, weights), rel=1e-5)
+    if domain == [1, 1, 1]:
+        torch.testing.assert_close(means[1], loss(logits, mask))
+
+
+def test_a_domain_whose_pixels_are_all_ignored_has_no_loss_and_no_gradient() -> None:
+    logits, mask = three_images()
+    mask[2] = 255
+    means = CrossEntropy(domains=NAMES).by_domain(logits, mask, torch.tensor([0, 0, 1]))
+    (gradient,) = torch.autograd.grad((means * torch.tensor([0.6, 0.4, 0])).sum(), logits)
+    assert means[1:].tolist() == [0, 0]
+    assert gradient.isfinite().all()
+    assert not gradient[2].any()
+
+
+def one_of_two(rank: int, folder: Path) -> None:
+    """A process with images 0 and 2, or with image 1 alone."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    logits, mask = torch.load(folder / "batch.pt")
+    mine = [[0, 2], [1]][rank]
+    logits = logits[mine].requires_grad_()
+    parts = CrossEntropy(domains=NAMES).by_domain(logits, mask[mine], torch.tensor([0, 0, 2])[mine])
+    (gradient,) = torch.autograd.grad(0.6 * parts[0] + 0.4 * parts[2], logits)
+    torch.save((parts.detach(), gradient), folder / f"{rank}.pt")
+
+
+def test_processes_share_a_domains_mean_and_one_may_have_no_sample_of_it(tmp_path: Path) -> None:
+    """Two processes, the second without the domain of the third image: together they are as one."""
+    logits, mask = three_images()
+    torch.save((logits.detach(), mask), tmp_path / "batch.pt")
+    torch.multiprocessing.start_processes(one_of_two, (tmp_path,), nprocs=2, start_method="fork")
+    (parts, gradient), (others, gradient_1) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    whole = CrossEntropy(domains=NAMES).by_domain(logits, mask, torch.tensor([0, 0, 2]))
+    (expected,) = torch.autograd.grad(0.6 * whole[0] + 0.4 * whole[2], logits)
+    torch.testing.assert_close(parts + others, whole.detach())
+    assert others[2] == 0
+    torch.testing.assert_close(torch.stack([gradient[0], gradient_1[0], gradient[1]]), expected)
+
+
+@pytest.mark.parametrize(
+    ("weights", "options", "message"),
+    [
+        ({"real": 1}, {}, "expected a weight for each of the domains real, synthetic, rendered"),
+        (dict.fromkeys(NAMES, 0), {}, "expected numbers from 0 on, one of them above 0"),
+        (dict.fromkeys(NAMES, -1), {}, "expected numbers from 0 on"),
+        (dict.fromkeys(NAMES, "much"), {}, "expected numbers from 0 on"),
+        (dict.fromkeys(NAMES, 1), {"reduction": "sum"}, "go with reduction=mean alone, not sum"),
+    ],
+)
+def test_domain_weights_that_do_not_fit_are_refused_in_one_line(weights: dict, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as refused:
+        CrossEntropy(domain_weights=weights, domains=NAMES, **options)
+    assert "\n" not in str(refused.value)
