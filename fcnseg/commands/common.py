@@ -4,33 +4,49 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from fcnseg.data import SegmentationData
 from fcnseg.data.packing import packed_nodes
 from fcnseg.errors import InputError
+
+KEYS = ("root", "packed", "domains")
+"""What of `config.data` says how to build it, and is no argument of `SegmentationData`."""
 
 
 def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
     """Instantiate `config.data`; without its training part where only validation is wanted.
 
     `data.root` is there for the datasets to refer to, and no argument itself; `data.packed` puts what
-    `fcnseg data pack` has written in the place of the datasets.
+    `fcnseg data pack` has written in the place of the datasets; `data.domains` names those to train on.
     """
     packed = config.data.get("packed")
     if OmegaConf.is_missing(config.data, "root") and packed is None:
         raise InputError("data.root: a value is missing; give it as data.root=PATH")
-    arguments = OmegaConf.masked_copy(config.data, [key for key in config.data if key not in ("root", "packed")])
+    arguments = OmegaConf.masked_copy(config.data, [key for key in config.data if key not in KEYS])
     with open_dict(arguments):
         if packed is not None:
             arguments.update(packed_nodes(packed))
         if not train:
             arguments.update(train={}, ratio=None, augment=None)
+        elif config.data.get("domains") is not None:
+            _keep(arguments, config.data.domains)
     arguments._set_parent(config)
     return instantiate(arguments, _convert_="all")
+
+
+def _keep(arguments: DictConfig, names: Any) -> None:
+    """Leave the training domains of these names, and their shares."""
+    known = ", ".join(arguments.train)
+    if not isinstance(names, ListConfig) or not names or any(name not in arguments.train for name in names):
+        raise InputError(f"data.domains={names}: expected a list of names out of {known}")
+    for key in ("train", "ratio"):
+        if arguments[key] is not None:
+            arguments[key] = OmegaConf.masked_copy(arguments[key], [name for name in arguments[key] if name in names])
 
 
 def output_folder() -> Path:

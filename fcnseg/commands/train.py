@@ -185,9 +185,11 @@ def report(trainer: Trainer, model: FCN, data: SegmentationData, folder: Path, s
     """Score the weights that training ended with, and write scores and pictures."""
     device = trainer.strategy.root_device
     evaluation = evaluate(model.to(device), data.validation_loader())
+    batches = trainer.fit_loop.total_batch_idx + 1
     facts: dict[str, Any] = {
         "step": trainer.global_step,
         "epoch": trainer.current_epoch,
+        "images_seen": dict(zip(data.train, (count * batches for count in data.batches().counts), strict=True)),
         "train_seconds": round(seconds, 1),
         "checkpoints": {},
     }

@@ -135,8 +135,9 @@ def test_a_run_killed_within_an_epoch_goes_on_to_the_same_weights(camvid, tmp_pa
     assert rest["global_step"] == whole["global_step"] > step
     for name, value in whole["state_dict"].items():
         assert torch.equal(rest["state_dict"][name], value), name
-    scores = [json.loads((tmp_path / name / "metrics.json").read_text())["classes"] for name in ("whole", "rest")]
-    assert scores[0] == scores[1]
+    scores = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "rest")]
+    assert scores[0]["classes"] == scores[1]["classes"]
+    assert scores[0]["images_seen"] == scores[1]["images_seen"] == {"camvid": 160, "synthetic": 80}
     assert "not resumable" not in (tmp_path / "log").read_text()
 
 
@@ -157,6 +158,8 @@ def test_bgc_batches_reach_the_trainer(fcnseg, camvid, tmp_path, capsys):
     cosines = [float(row["gradient/cosine_camvid_synthetic"]) for row in rows if row["gradient/norm_camvid"]]
     assert len(cosines) == 1
     assert 0 < cosines[0] < 1, "two looks of one world"
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (metrics["step"], metrics["images_seen"]) == (2, {"camvid": 6, "synthetic": 4})
 
     assert fcnseg(*settings(camvid, epochs=1), *bgc, "loss.domain_weights={real:1}") == 2
     line = capsys.readouterr().err.strip()
@@ -178,6 +181,24 @@ def test_the_console_script_trains_on_two_processes(camvid, tmp_path):
     assert metrics["step"] == 4, "two steps an epoch: the batch is split, not doubled"
     assert metrics["mean_iou"] == pytest.approx(logged, abs=1e-5), "two halves of the validation make one matrix"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["camvid", "run"], "the working directory stays as it was"
+
+
+@pytest.mark.slow
+def test_fine_tuning_and_single_domains_are_a_choice_of_domains(fcnseg, camvid, tmp_path, capsys):
+    """Two stages that share a number of steps, the synthetic scenes first."""
+    bgc = ["data=camvid_bgc", "data.train.synthetic.length=10", "data.batch_size=5"]
+    phases = "stages={before:{data:{domains:[synthetic]}},after:{data:{domains:[camvid]},trainer:{max_steps:3}}}"
+    assert fcnseg(*settings(camvid, epochs=9), *bgc, phases, "trainer.max_steps=4") == 0
+    shown = capsys.readouterr().out
+    assert "train on 10 synthetic (a batch: 5 synthetic), validate on 4" in shown
+    assert "train on 8 camvid (a batch: 5 camvid), validate on 4" in shown
+    metrics = [json.loads((tmp_path / "run" / name / "metrics.json").read_text()) for name in ("before", "after")]
+    assert [(each["step"], each["images_seen"]) for each in metrics] == [(4, {"synthetic": 20}), (3, {"camvid": 15})]
+    for wrong in ("[real]", "[]", "camvid"):
+        assert fcnseg(*settings(camvid, epochs=1), *bgc, f"data.domains={wrong}") == 2
+        line = capsys.readouterr().err.strip()
+        assert line.startswith("fcnseg: data.domains=")
+        assert line.endswith(": expected a list of names out of camvid, synthetic")
 
 
 @pytest.mark.slow

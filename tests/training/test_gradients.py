@@ -18,11 +18,22 @@ from fcnseg.training import SegmentationModule
 from fcnseg.training.gradients import GradientMonitor
 from fcnseg.training.losses import CrossEntropy
 
+
+class RandomStates(pl.Callback):
+    """Notes the random state before every batch, after the callbacks ahead of it."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.seen.append(torch.get_rng_state().numpy().tobytes())
+
+
 LOOKS = {look: CityScenes(12, seed=1, look=look, size=(32, 48)) for look in ("real", "synthetic")}
 
 
 def fit(folder: Path, monitor: GradientMonitor, *, dropout: float = 0.5, domains: tuple[str, ...] = tuple(LOOKS)):
-    """Six steps of two batches; returns all that training changes, and the rows of the log with gradients."""
+    """Six steps of two batches; returns what it began with and led to, logged gradients, and random states."""
     data = SegmentationData(
         {name: LOOKS[name] for name in domains}, LOOKS["real"], size=(32, 48), augment=street_pipeline((32, 48)),
         batch_size=4, steps_per_epoch=6, num_workers=0,
@@ -35,18 +46,18 @@ def fit(folder: Path, monitor: GradientMonitor, *, dropout: float = 0.5, domains
     trainer = pl.Trainer(
         accelerator="cpu", logger=CSVLogger(folder, "", ""), enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, use_distributed_sampler=False, max_epochs=2, accumulate_grad_batches=2,
-        limit_val_batches=0, log_every_n_steps=100, callbacks=[monitor],
+        limit_val_batches=0, log_every_n_steps=100, callbacks=[monitor, states := RandomStates()],
     )  # fmt: skip
     trainer.fit(module, data)
     rows = []
     if (folder / "metrics.csv").exists():
         with (folder / "metrics.csv").open() as file:
             rows = [row for row in csv.DictReader(file) if row.get("gradient/norm_real")]
-    return start, module, data, rows
+    return start, module, data, rows, states.seen
 
 
 def test_norms_and_cosines_are_those_of_each_domains_own_loss(tmp_path: Path) -> None:
-    start, module, data, rows = fit(tmp_path, GradientMonitor(every_n_steps=2), dropout=0)
+    start, module, data, rows, _ = fit(tmp_path, GradientMonitor(every_n_steps=2), dropout=0)
     assert [int(row["step"]) for row in rows] == [0, 2, 4]
     module.load_state_dict(start)
     batch = next(iter(data.batches()))
@@ -75,10 +86,11 @@ def data_sample(data: SegmentationData, draw) -> tuple[torch.Tensor, torch.Tenso
 
 def test_training_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
     """With dropout, momentum, accumulated gradients, and batch normalisation's statistics."""
-    start, without, _, none = fit(tmp_path / "without", GradientMonitor())
-    _, measured, _, rows = fit(tmp_path / "measured", GradientMonitor(every_n_steps=1))
+    start, without, _, none, states = fit(tmp_path / "without", GradientMonitor())
+    _, measured, _, rows, states_measured = fit(tmp_path / "measured", GradientMonitor(every_n_steps=1))
     assert not none
     assert len(rows) == 6
+    assert states_measured == states
     after = measured.state_dict()
     assert any("running_var" in name for name in after)
     for name, value in without.state_dict().items():
