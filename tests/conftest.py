@@ -1,13 +1,14 @@
 """What several tests share: tiny datasets in their true layout, and the command line in this process."""
 
 import os
+import signal
 import sys
 
 # One thread per process: the networks here are small, and several processes share two cores. Before torch is loaded,
 # which reads it once; sums over several threads have other roundings, and some tests compare bits across processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +53,13 @@ def fcnseg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int
         return 0
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def heed_interrupts() -> Iterator[None]:
+    """Processes that tests start react to SIGINT, also where a background shell, which ignores it, runs the tests."""
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

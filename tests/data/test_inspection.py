@@ -354,15 +354,16 @@ except KeyboardInterrupt:
 
 @pytest.mark.slow
 def test_an_interruption_ends_all_processes() -> None:
-    process = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "tick\n"
-    os.killpg(process.pid, signal.SIGINT)
-    started = time.monotonic()
-    assert process.wait(20) == 130
-    assert time.monotonic() - started < 10, "it waits for the chunks under way, not for all"
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    command = [sys.executable, "-c", SLOW]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "tick\n"
+        os.killpg(process.pid, signal.SIGINT)
+        started = time.monotonic()
+        assert process.wait(20) == 130
+        assert time.monotonic() - started < 10, "it waits for the chunks under way, not for all"
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
 
 
 def test_a_split_by_share_is_the_same_in_any_order_of_files(folders: Folders) -> None:
