@@ -9,6 +9,7 @@ Their geometry is read from what their layers do, so the two cannot disagree. Tw
   image, more than its stride.) Poolings round up; what would still be left out at an image's end, `FCN` pads.
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +23,7 @@ PADDINGS = ("same", "caffe")
 _CAFFE_PADDING = 100
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A trunk and what the head must know of it.
 
     Args:
@@ -38,9 +39,9 @@ class Backbone(nn.Module):
         self.channels = dict(zip(taps, channels, strict=True))
         self.fc6_kernel, self.fc_channels = fc6_kernel, fc_channels
 
+    @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(N, C, H, W) float images to the taps, (N, channels, h, w) each, by name."""
-        raise NotImplementedError
 
     def initialise(self) -> None:
         """Start anew, from random weights."""

@@ -16,7 +16,6 @@ from fcnseg.models.sources import DEMO
 from fcnseg.models.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from fcnseg.models.weights import load_weights
 
-IMAGE_TYPES = ("uint8", "uint16", "float32")
 SKIPS = {32: 0, 16: 1, 8: 2}
 STEMS = {"": 1, "stem2": 2, "stem4": 4}
 AT_ONCE_SCALES = (0.01, 0.0001)
@@ -128,16 +127,6 @@ def create_model(
         width = demo["width"] if width == 1 else width
         input_size = input_size or demo["input_size"]
         label_space = label_space or (demo["label_space"] if num_classes == demo["num_classes"] else None)
-    if num_classes < 1:
-        raise InputError(f"num_classes={num_classes}: expected at least 1")
-    if not 0 <= dropout <= 1:
-        raise InputError(f"dropout={dropout}: expected a probability, from 0 to 1")
-    if channel_order not in ("rgb", "bgr") or (channel_order == "bgr" and in_channels != 3):
-        raise InputError(f"channel_order={channel_order}: expected rgb, or bgr with in_channels=3")
-    if image_type not in IMAGE_TYPES:
-        raise InputError(f"image_type={image_type}: expected one of {', '.join(IMAGE_TYPES)}")
-    if std is not None and not all(value > 0 for value in std):
-        raise InputError(f"std={list(std)}: expected positive values")
     spec = ModelSpec(
         name=name,
         num_classes=num_classes,

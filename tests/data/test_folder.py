@@ -3,7 +3,6 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +12,10 @@ from PIL import Image
 from fcnseg.data.folder import PairedFiles, PairedFolder, list_images, read_image, read_label, require_folder
 from fcnseg.errors import InputError
 from fcnseg.labels import LabelSpace
+from tests.data.refusals import complaint
 
 SPACE = LabelSpace("three", ("a", "b", "c"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
 LABEL = np.array([[0, 1, 2, 255], [2, 2, 1, 0]], np.uint8)
-
-
-def complaint(call: Callable[[], object]) -> str:
-    """The one-line message of the InputError that `call` must raise."""
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1, message
-    return message
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

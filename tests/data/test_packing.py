@@ -21,6 +21,7 @@ from fcnseg.data.packing import pack as write_pack
 from fcnseg.data.transforms import resize_image, resize_mask
 from fcnseg.errors import InputError
 from fcnseg.labels import STREET11
+from tests.data.refusals import complaint
 
 FORK = multiprocessing.get_context("fork")
 SCENES = (20, 0, "real", (48, 64))
@@ -36,13 +37,6 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def packed(camvid: Path, tmp_path: Path, small_shards: None) -> Path:
     write_pack({"camvid": CamVid(camvid)}, CamVid(camvid, "val"), tmp_path / "packed")
     return tmp_path / "packed"
-
-
-def complaint(call) -> str:
-    with pytest.raises(InputError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def change(file: Path, place: int) -> None:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from fcnseg.data.reading import picture_pixels, read_image, read_label
 from fcnseg.errors import InputError
+from tests.data.refusals import complaint
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
@@ -21,15 +22,6 @@ pytestmark = [
 ]
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "synthia_seqs_sample" / "SYNTHIA-SEQS-04-DAWN"
-
-
-def complaint(call: Callable[[], object]) -> str:
-    """The one-line message of the InputError that `call` must raise."""
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1, message
-    return message
 
 
 def noise(*shape: int, dtype: str = "uint8", seed: int = 0) -> np.ndarray:
