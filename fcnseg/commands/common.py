@@ -14,7 +14,7 @@ from fcnseg.data import SegmentationData
 from fcnseg.data.packing import packed_nodes
 from fcnseg.errors import InputError
 
-KEYS = ("root", "packed", "domains")
+KEYS = ("root", "packed", "parts", "domains")
 """What of `config.data` says how to build it, and is no argument of `SegmentationData`."""
 
 
@@ -22,7 +22,8 @@ def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
     """Instantiate `config.data`; without its training part where only validation is wanted.
 
     `data.root` is there for the datasets to refer to, and no argument itself; `data.packed` puts what
-    `fcnseg data pack` has written in the place of the datasets; `data.domains` names those to train on.
+    `fcnseg data pack` has written in the place of the datasets; `data.parts` takes parts of some of them;
+    `data.domains` names those to train on.
     """
     packed = config.data.get("packed")
     if OmegaConf.is_missing(config.data, "root") and packed is None:
@@ -33,10 +34,26 @@ def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
             arguments.update(packed_nodes(packed))
         if not train:
             arguments.update(train={}, ratio=None, augment=None)
-        elif config.data.get("domains") is not None:
-            _keep(arguments, config.data.domains)
+        else:
+            if config.data.get("parts") is not None:
+                _take_parts(arguments, config.data.parts)
+            if config.data.get("domains") is not None:
+                _keep(arguments, config.data.domains)
     arguments._set_parent(config)
     return instantiate(arguments, _convert_="all")
+
+
+def _take_parts(arguments: DictConfig, parts: Any) -> None:
+    """Put a `Part` in the place of each of the domains named."""
+    example = f"expected a mapping such as {{{next(iter(arguments.train))}: {{share: 0.25, start: 0.5}}}}"
+    if not isinstance(parts, DictConfig):
+        raise InputError(f"data.parts={parts}: {example}")
+    for name, part in ((str(name), part) for name, part in parts.items()):
+        if name not in arguments.train:
+            raise InputError(f"data.parts.{name}: no such domain; expected one of {', '.join(arguments.train)}")
+        if not isinstance(part, DictConfig) or "share" not in part or set(part) - {"share", "start"}:
+            raise InputError(f"data.parts.{name}={part}: {example}")
+        arguments.train[name] = {"_target_": "fcnseg.data.Part", "dataset": arguments.train[name], **part}
 
 
 def _keep(arguments: DictConfig, names: Any) -> None:

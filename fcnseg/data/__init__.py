@@ -8,6 +8,7 @@ from fcnseg.data.folder import PairedFiles, PairedFolder
 from fcnseg.data.kitti import Kitti
 from fcnseg.data.module import SegmentationData
 from fcnseg.data.packing import Packed
+from fcnseg.data.part import Part
 from fcnseg.data.remapped import Remapped
 from fcnseg.data.synthia import SynthiaRand, SynthiaRandCityscapes, SynthiaSeqs
 from fcnseg.data.synthia_scenes import write_synthia
@@ -29,6 +30,7 @@ __all__ = [
     "Packed",
     "PairedFiles",
     "PairedFolder",
+    "Part",
     "Remapped",
     "Sbd",
     "SegmentationData",

@@ -202,6 +202,22 @@ def test_fine_tuning_and_single_domains_are_a_choice_of_domains(fcnseg, camvid, 
 
 
 @pytest.mark.slow
+def test_parts_of_a_domain(fcnseg, camvid, capsys):
+    bgc = ["data=camvid_bgc", "data.train.synthetic.length=10", "data.batch_size=5"]
+    assert fcnseg(*settings(camvid, epochs=1), *bgc, "data.parts={camvid: {share: 0.5, start: 0.25}}") == 0
+    assert "train on 4 camvid, 10 synthetic (a batch:" in capsys.readouterr().out
+    for wrong, expected in {
+        "{kitti: {share: 0.5}}": "data.parts.kitti: no such domain; expected one of camvid, synthetic",
+        "{camvid: 0.5}": "data.parts.camvid=0.5: expected a mapping such as {camvid: {share: 0.25, start: 0.5}}",
+        "{camvid: {start: 0}}": "expected a mapping such as {camvid: {share: 0.25, start: 0.5}}",
+        "0.5": "data.parts=0.5: expected a mapping such as {camvid: {share: 0.25, start: 0.5}}",
+        "{camvid: {share: 2}}": "share=2: expected a part of a dataset, above 0 and at most 1",
+    }.items():
+        assert fcnseg(*settings(camvid, epochs=1), *bgc, f"data.parts={wrong}") == 2
+        assert capsys.readouterr().err.strip().endswith(expected)
+
+
+@pytest.mark.slow
 def test_two_processes_weigh_domains_as_one_does(fcnseg, camvid, tmp_path):
     """The second of the two never has a sample of the second domain."""
     shared = [
