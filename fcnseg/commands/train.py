@@ -127,6 +127,7 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
         optimizer=instantiate(config.optimizer),
         scheduler=instantiate(config.scheduler),
         bias_lr_factor=config.bias_lr_factor,
+        domain_statistics=config.domain_statistics,
         training_data={
             "train": {name: f"{len(dataset)} images" for name, dataset in data.train.items()},
             "validation": f"{len(data.val)} images",

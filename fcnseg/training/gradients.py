@@ -52,7 +52,7 @@ class GradientMonitor(Callback):
                 logger.log_metrics({name: float(value) for name, value in measured.items()}, trainer.global_step)
 
     def measure(
-        self, trainer: Trainer, module: LightningModule, batch: dict[str, Tensor], batch_idx: int
+        self, trainer: Trainer, module: Any, batch: dict[str, Tensor], batch_idx: int
     ) -> dict[str, Tensor]:
         """Norms and cosines on a batch of every process; on all processes they are the same."""
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -60,7 +60,7 @@ class GradientMonitor(Callback):
         with _untouched(module):
             module.on_train_batch_start(batch, batch_idx)  # drop what the step will drop
             with trainer.precision_plugin.train_step_context():
-                parts = loss.by_domain(module(batch["image"]).float(), batch["mask"], batch["domain"])
+                parts = loss.by_domain(module.training_logits(batch), batch["mask"], batch["domain"])
             gradients = [_gradient(part, parameters) for part in parts]
         norms = [gradient.norm() for gradient in gradients]
         result = {f"gradient/norm_{name}": norm for name, norm in zip(loss.domains, norms, strict=True)}

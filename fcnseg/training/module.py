@@ -1,21 +1,38 @@
 """The Lightning module: one FCN, its loss, its optimiser, and the scores of validation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from fcnseg.errors import InputError
 from fcnseg.evaluation.metrics import Scores, scores, to_dict
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.models import FCN, resample
 from fcnseg.training.losses import CrossEntropy, over_processes
 from fcnseg.training.optimisation import parameter_groups
+
+DOMAIN_STATISTICS = ("shared", "separate")
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Normalise training batches without a trace in the running statistics."""
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    yield
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
 
 
 class SegmentationModule(LightningModule):
@@ -39,6 +56,13 @@ class SegmentationModule(LightningModule):
         scheduler: makes the schedule from the optimiser and the number of steps; None: constant rate.
         bias_lr_factor: learning rate of convolution biases, relative to their weights'.
         training_data: plain values that describe it, kept in every checkpoint for the model's card.
+        domain_statistics: "shared" normalises a batch by its statistics, domains together; "separate" each domain's
+            part by its own, and keeps those of the first domain, the one that validation is on, for evaluation
+            (domain-specific batch normalisation with shared scales and shifts, after Li et al., arXiv 1603.04779,
+            and Chang et al., CVPR 2019).
+
+    Raises:
+        InputError: for other `domain_statistics`.
     """
 
     def __init__(
@@ -49,8 +73,12 @@ class SegmentationModule(LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
         bias_lr_factor: float = 2.0,
         training_data: dict[str, Any] | None = None,
+        domain_statistics: str = "shared",
     ) -> None:
         super().__init__()
+        if domain_statistics not in DOMAIN_STATISTICS:
+            expected = " or ".join(DOMAIN_STATISTICS)
+            raise InputError(f"domain_statistics {domain_statistics!r}: expected {expected}")
         self.save_hyperparameters({"spec": model.spec.to_dict()})
         self.model = model
         self.loss = loss or CrossEntropy()
@@ -60,6 +88,7 @@ class SegmentationModule(LightningModule):
         )
         self.last_scores: Scores | None = None
         self.training_data = training_data
+        self.domain_statistics = domain_statistics
         self._scored_at: dict[str, int] | None = None
         self.seed = 0
 
@@ -75,7 +104,7 @@ class SegmentationModule(LightningModule):
         torch.manual_seed(int(source.generate_state(1)[0]))
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        logits, mask = self(batch["image"]).float(), batch["mask"]
+        logits, mask = self.training_logits(batch), batch["mask"]
         criterion: Any = self.loss
         weights, names = getattr(criterion, "domain_weights", None), getattr(criterion, "domains", ())
         if weights is not None or len(names) > 1:
@@ -92,6 +121,19 @@ class SegmentationModule(LightningModule):
             loss = shown = criterion(logits, mask)
         self.log("train/loss", shown, prog_bar=True, batch_size=len(batch["image"]))
         return loss
+
+    def training_logits(self, batch: dict[str, Any]) -> Tensor:
+        """(N, num_classes, H, W) float32 logits of a training batch."""
+        if self.domain_statistics == "shared":
+            return self(batch["image"]).float()
+        parts = [(batch["domain"] == domain).nonzero()[:, 0] for domain in range(int(batch["domain"].max()) + 1)]
+        logits = []
+        for domain, part in enumerate(parts):
+            if not len(part):
+                continue
+            with frozen_statistics(self.model) if domain else nullcontext():
+                logits.append(self(batch["image"][part]).float())
+        return torch.cat(logits)[torch.cat(parts).argsort()]
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         loss = getattr(self.loss, "mean", self.loss)
