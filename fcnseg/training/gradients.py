@@ -51,9 +51,7 @@ class GradientMonitor(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({name: float(value) for name, value in measured.items()}, trainer.global_step)
 
-    def measure(
-        self, trainer: Trainer, module: Any, batch: dict[str, Tensor], batch_idx: int
-    ) -> dict[str, Tensor]:
+    def measure(self, trainer: Trainer, module: Any, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Norms and cosines on a batch of every process; on all processes they are the same."""
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         loss: Any = module.loss

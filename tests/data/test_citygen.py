@@ -126,6 +126,23 @@ def test_looks_differ_as_renderings_and_photographs_do(scenes: dict) -> None:
     assert real[2] > 1.5 * synthetic[2]  # and their surfaces are grainier
 
 
+def test_the_photo_look_has_the_tones_of_photographs(scenes: dict) -> None:
+    """Brightness relative to the road's: what `scripts/domain_gap.py` measures on CamVid's training images."""
+    camvid = {"sky": 3.0, "building": 1.25, "pavement": 0.97, "tree": 1.2, "pedestrian": 0.5}
+
+    def distance(look: str) -> float:
+        ratios: dict[str, list[float]] = {name: [] for name in camvid}
+        for image, mask in scenes[look]:
+            grey = image.mean(axis=-1)
+            for name in camvid:
+                if (inside := mask == CLASS[name]).sum() > 15:
+                    ratios[name].append(grey[inside].mean() / grey[mask == CLASS["road"]].mean())
+        return sum(abs(np.log(np.median(ratios[name]) / camvid[name])) for name in camvid)
+
+    assert distance("photo") < 0.6 * distance("real")
+    assert distance("real") < 0.8 * distance("synthetic")
+
+
 def test_dataset_gives_the_scenes_by_name() -> None:
     scenes = CityScenes(3, seed=4, look="real", size=SMALL)
     image, mask, name = scenes[2]
@@ -140,10 +157,10 @@ def test_dataset_gives_the_scenes_by_name() -> None:
 
 
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(InputError, match=r"'photo'.*synthetic, real"):
-        render_scene(0, 0, SMALL, "photo")
-    with pytest.raises(InputError, match=r"'photo'.*synthetic, real"):
-        CityScenes(1, look="photo")
+    with pytest.raises(InputError, match=r"'foggy'.*synthetic, real, photo"):
+        render_scene(0, 0, SMALL, "foggy")
+    with pytest.raises(InputError, match=r"'foggy'.*synthetic, real, photo"):
+        CityScenes(1, look="foggy")
     for size in ((0, 10), (10, -1)):
         with pytest.raises(InputError, match="size"):
             render_scene(0, 0, size)

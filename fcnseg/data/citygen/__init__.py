@@ -1,8 +1,9 @@
 """Procedural street scenes: perspective streets with exact masks, drawn from a seed and an index.
 
 Every scene is a metric street (`street`) seen by a dashboard camera (`canvas`), painted from far to near (`ground`,
-`buildings`, `vehicles`, `people`, `objects`) and photographed in one of two looks (`looks`): clean and game-like, or
-textured, hazy and unevenly exposed like a photograph. The looks also differ in what streets are like, so that there is
+`buildings`, `vehicles`, `people`, `objects`) and photographed in a look (`looks`): "synthetic", clean and game-like;
+"real", textured, hazy and unevenly exposed, which stands for photographs where there are none; or "photo", with the
+tones of CamVid's photographs, to be mixed with real ones. Looks also differ in what streets are like, so that there is
 a domain gap to close. Rendered streets as training data are SYNTHIA's idea (Ros et al., CVPR 2016).
 """
 
@@ -15,7 +16,7 @@ from fcnseg.data.citygen.street import draw_camera, lay_out
 from fcnseg.errors import InputError
 from fcnseg.labels import STREET11, LabelSpace
 
-LOOKS = ("synthetic", "real")
+LOOKS = ("synthetic", "real", "photo")
 """The looks a scene can have."""
 
 

@@ -69,7 +69,7 @@ def build(dice: Dice, look: Look, storeys: int, terrace: "House | None" = None) 
     glass = look.tint(dice, _GLASS, 0.25)
     return House(
         storey, storeys, bay, opening, roof, dice.chance(0.45),
-        wall=look.tint(dice, _WALLS, 0.2), trim=look.tint(dice, _TRIM), glass=glass,
+        wall=lit(look.tint(dice, _WALLS, 0.2), look.masonry), trim=look.tint(dice, _TRIM), glass=glass,
         glint=look.tint(dice, ((150, 165, 180), (110, 120, 130), (190, 190, 180), (70, 75, 80))),
         tiles=look.tint(dice, _ROOFS, 0.2), sign=look.tint(dice, _SHOPS, 0.2),
     )  # fmt: skip

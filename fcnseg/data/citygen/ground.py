@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from fcnseg.data.citygen.canvas import Camera, Canvas, Colour, Dice
+from fcnseg.data.citygen.canvas import Camera, Canvas, Colour, Dice, lit
 from fcnseg.data.citygen.looks import Look
 from fcnseg.data.citygen.street import Patch, Street
 from fcnseg.data.citygen.textures import cloud_tile
@@ -46,8 +46,9 @@ def paint_sky(canvas: Canvas, dice: Dice, look: Look) -> Colour:
 def paint_ground(canvas: Canvas, dice: Dice, look: Look, street: Street) -> None:
     """Paint everything flat, then lay shadows and haze over it."""
     far = street.end + 14 if street.closed else 400.0
-    asphalt = look.tint(dice, _ASPHALT, 0.06)  # never far from grey
+    asphalt = lit(look.tint(dice, _ASPHALT, 0.06), look.asphalt)  # never far from grey
     paving, grass = (look.tint(dice, swatches, 0.15) for swatches in (_PAVING, _GRASS))
+    paving, grass = _mix(paving, asphalt, look.plain), lit(grass, look.foliage)
     top = max(int(np.ceil(canvas.camera.horizon_px)), 0)
     canvas.pixels[top:] = (*paving, PAVEMENT)
     _fill(canvas, street.lawns, grass, TREE)
@@ -66,6 +67,11 @@ def paint_ground(canvas: Canvas, dice: Dice, look: Look, street: Street) -> None
     _patches(canvas, dice, look, street, asphalt)
     _marks(canvas, dice, look, street)
     _settle(canvas, street.shadows, look.sunny[1], top)
+
+
+def _mix(one: Colour, other: Colour, share: float) -> Colour:
+    red, green, blue = (a + (b - a) * share for a, b in zip(one, other, strict=True))
+    return red, green, blue
 
 
 def _strip(x0: float, x1: float, z0: float, z1: float) -> Patch:

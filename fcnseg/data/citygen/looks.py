@@ -1,4 +1,4 @@
-"""The two looks of the procedural street scenes: their layout statistics, paints and camera effects."""
+"""The looks of the procedural street scenes: their layout statistics, paints and camera effects."""
 
 from dataclasses import dataclass
 
@@ -38,6 +38,8 @@ class Look:
             a middle grey, largest relative shift of red and blue.
         blur, noise, vignette: lens blur and sensor noise (standard deviations in 1/240 picture widths and
             in grey levels), loss of light at the corners.
+        asphalt, masonry, foliage, ironwork: factors on the brightness of roads, walls, leaves and railings.
+        plain: how far pavements take the road's colour, 0 to 1.
     """
 
     focal: Range
@@ -77,6 +79,11 @@ class Look:
     blur: Range
     noise: Range
     vignette: Range
+    asphalt: float = 1.0
+    masonry: float = 1.0
+    foliage: float = 1.0
+    ironwork: float = 1.0
+    plain: float = 0.0
 
     def wear(self, dice: Dice, swatches: tuple[Colour, ...], spread: float = 0.15) -> Colour:
         """A tint for clothes, most of which are dark in photographs."""
@@ -127,7 +134,25 @@ REAL = Look(
     blur=(0.1, 0.55), noise=(1.0, 4.5), vignette=(0.05, 0.3),
 )  # fmt: skip
 
-LOOK_BY_NAME = {"synthetic": SYNTHETIC, "real": REAL}
+# Tones, textures and frequencies as measured on the training images of CamVid, where they can be measured.
+PHOTO = Look(
+    focal=(0.9, 1.15), horizon=(0.42, 0.54), eye=(1.2, 1.55), drift=0.10, bend=0.0010,
+    lanes=(2, 2, 3, 3), lane_width=(2.8, 3.6), pavement=(1.8, 5.0), storeys=(1, 5),
+    gap=0.18, park=0.22, setback=0.4, tree_row=0.5, tree_spacing=(7, 16), bare=0.8,
+    parked=(0.45, 0.55), traffic=2.2, pedestrians=7, cyclists=1.6, signs=4, posts=4, railing=0.45, clutter=0.6,
+    vividness=0.45, paint=0.9, clothes=0.5,
+    sky=(
+        ((225, 235, 248), (245, 250, 253)), ((240, 245, 250), (252, 253, 254)),
+        ((250, 250, 252), (254, 254, 254)), ((195, 205, 215), (235, 238, 240)),
+        ((190, 215, 248), (240, 247, 252)),
+    ),
+    sunny=(0.6, 0.5), haze=(250, 900), grain=0.18,
+    exposure=(0.6, 1.35), gamma=(0.85, 1.15), contrast=(1.0, 1.4), balance=0.06,
+    blur=(0.0, 0.4), noise=(1.0, 4.0), vignette=(0.0, 0.2),
+    asphalt=0.85, masonry=1.1, foliage=1.3, ironwork=0.7, plain=0.6,
+)  # fmt: skip
+
+LOOK_BY_NAME = {"synthetic": SYNTHETIC, "real": REAL, "photo": PHOTO}
 
 # How each class of STREET11 lies (1: on the ground, 2: along the street's walls, 0: facing the camera) and
 # how strongly it shows surface texture.

@@ -30,14 +30,14 @@ _LEVELS = np.linspace(0, 1, 256, dtype=np.float32)[:, None, None]
 def tree(canvas: Canvas, dice: Dice, look: Look, x: float, z: float, height: float, bare: bool, light: float) -> None:
     """A tree with its trunk at x; bare in winter."""
     wide = height * dice(0.32, 0.48)
-    bark = look.tint(dice, _BARK)
+    bark = lit(look.tint(dice, _BARK), look.foliage)
     dark = np.array(bark) * 0.25 * light
     if bare:
         bright = np.array(bark) * 1.5 * light
         ramp = _ramp(canvas, dark, bright, z)
         canvas.stamp(dice.pick(bare_trees()), (x, z), (-wide, wide, 0.0, height), ramp, TREE)
         return
-    leaf = np.array(look.tint(dice, _LEAVES, 0.2))
+    leaf = look.foliage * np.array(look.tint(dice, _LEAVES, 0.2))
     thick, fork = dice(0.018, 0.03) * height, dice(0.12, 0.3) * height
     trunk = ((-thick, 0), (thick, 0), (0.7 * thick, 1.6 * fork), (-0.7 * thick, 1.6 * fork))
     canvas.plate((x, z), trunk, lit(bark, 0.7 * light), TREE)
@@ -47,7 +47,7 @@ def tree(canvas: Canvas, dice: Dice, look: Look, x: float, z: float, height: flo
 
 def bush(canvas: Canvas, dice: Dice, look: Look, x: float, z: float, width: float, height: float) -> None:
     """A low leafy shrub, `width` and `height` in metres."""
-    leaf = np.array(look.tint(dice, _LEAVES, 0.2))
+    leaf = look.foliage * np.array(look.tint(dice, _LEAVES, 0.2))
     ramp = _ramp(canvas, leaf * 0.15, leaf * 1.3, z)
     wide, middle = 0.4 * width, 0.5 * height
     core = ((-wide, 0), (wide, 0), (0.75 * wide, middle), (-0.75 * wide, middle))
@@ -141,7 +141,7 @@ def hanging_sign(canvas: Canvas, dice: Dice, look: Look, x: float, z: float) -> 
 
 def railing(canvas: Canvas, dice: Dice, look: Look, x: float, z: float, length: float, height: float) -> None:
     """A see-through metal fence along the street from z to z + length; its openings count as fence."""
-    metal = look.tint(dice, ((40, 42, 44), (60, 75, 65), (130, 132, 132), (225, 225, 220)))
+    metal = lit(look.tint(dice, ((40, 42, 44), (60, 75, 65), (130, 132, 132), (225, 225, 220))), look.ironwork)
     ends = (x, 0.0, z), (x, 0.0, z + length), (x, height, z + length), (x, height, z)
     canvas.glaze(ends, metal, 0.45, FENCE)
     bars = np.arange(z, z + length, 0.35 if z > 12 else 0.2)[:80]
@@ -162,6 +162,7 @@ def panel_fence(
 ) -> None:  # fmt: skip
     """A closed fence of boards between two points (x, z)."""
     wood = look.tint(dice, ((140, 110, 80), (110, 90, 70), (160, 150, 135), (90, 100, 90), (205, 205, 200)))
+    wood = lit(wood, look.ironwork)
     run = (end[0] - start[0]) / _BOARDS, (end[1] - start[1]) / _BOARDS
     for i in range(_BOARDS):
         x0, z0 = start[0] + i * run[0], start[1] + i * run[1]
