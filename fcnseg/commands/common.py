@@ -95,6 +95,6 @@ def hush() -> None:
         "The number of training batches .* is smaller than the logging interval",
         "The '.*_dataloader' does not have many workers",  # see default_workers
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
-        ".*sync_dist=True.*recommended",  # those values are equal on all ranks already
+        ".*recommended.*sync_dist=True",  # those values are equal on all ranks already
     ):
         warnings.filterwarnings("ignore", message=message)
