@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
 from fcnseg.commands.common import build_data, hush, output_folder, relative
+from fcnseg.commands.regimes import apply_regime
 from fcnseg.commands.stages import (
     Stage,
     check_new,
@@ -26,6 +27,7 @@ from fcnseg.commands.stages import (
     plan,
     resumed_folder,
     save_config,
+    write_totals,
 )
 from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
@@ -39,6 +41,7 @@ from fcnseg.training.precision import fast_precision
 def run(config: DictConfig) -> float | None:
     """Train once, or stage after stage; returns the last validation's mean IoU, for sweepers to maximise."""
     hush()
+    apply_regime(config)
     if config.stages is not None:
         return run_stages(config)
     if config.resume is not None and not Path(config.resume).is_file():
@@ -73,6 +76,7 @@ def run_stages(config: DictConfig) -> float | None:
             if not stage.finished:
                 keep_metrics(stage.folder)
                 score = train(stage.config, stage.folder, stage.checkpoint)
+    write_totals(folder, stages)
     return finished_score(stages[-1].folder) if stages[-1].finished else score
 
 
