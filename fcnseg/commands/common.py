@@ -43,6 +43,12 @@ def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
     return instantiate(arguments, _convert_="all")
 
 
+def domain_names(config: DictConfig) -> list[str]:
+    """The training domains of `config.data`, or of its pack, in their order."""
+    packed = config.data.get("packed")
+    return [str(name) for name in (config.data.train if packed is None else packed_nodes(packed)["train"])]
+
+
 def _take_parts(arguments: DictConfig, parts: Any) -> None:
     """Put a `Part` in the place of each of the domains named."""
     example = f"expected a mapping such as {{{next(iter(arguments.train))}: {{share: 0.25, start: 0.5}}}}"

@@ -6,6 +6,7 @@ stopped is read from the files alone, so that a run goes on after anything, a ki
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ from yaml import YAMLError
 
 from fcnseg.commands.common import build_data
 from fcnseg.errors import InputError
+from fcnseg.evaluation.report import write_json
 from fcnseg.files import replacing
 
-RUN_KEYS = ("stages", "resume", "folder", "name")
+RUN_KEYS = ("stages", "regime", "resume", "folder", "name")
 """What belongs to the whole run and no stage can set."""
 
 NEEDED = ("model", "data", "optimizer", "trainer")
@@ -66,7 +68,7 @@ def plan(config: DictConfig, folder: Path) -> list[Stage]:
             raise InputError(f"stages.{name}: expected settings such as {{model: {{name: fcn16s_vgg16}}}}")
         stage = _merge(config, settings, f"stages.{name}")
         with open_dict(stage):
-            stage.update(stages=None, resume=None, folder=str(folder / name))
+            stage.update(stages=None, regime=None, resume=None, folder=str(folder / name))
             if stages and "weights" not in (settings.get("model") or {}):
                 stage.model.weights = str(last_checkpoint(stages[-1].folder))
         _check_hand_over(stage, name)
@@ -139,6 +141,24 @@ def check_stages(stages: list[Stage]) -> None:
 def finished_score(folder: Path) -> float:
     """The mean IoU that a finished training wrote down."""
     return float(json.loads((folder / "metrics.json").read_text())["mean_iou"])
+
+
+@rank_zero_only
+def write_totals(folder: Path, stages: list[Stage]) -> None:
+    """Write the metrics.json of a whole run: the last stage's, with what all stages took, together and one by one."""
+    reports = {stage.name: json.loads((stage.folder / "metrics.json").read_text()) for stage in stages}
+    seen: Counter[str] = Counter()
+    for report in reports.values():
+        seen.update(report["images_seen"])
+    totals = {
+        "step": sum(report["step"] for report in reports.values()),
+        "images_seen": dict(seen),
+        "train_seconds": round(sum(report["train_seconds"] for report in reports.values()), 1),
+        "stages": {
+            name: {key: report[key] for key in ("step", "images_seen", "mean_iou")} for name, report in reports.items()
+        },
+    }
+    write_json(folder / "metrics.json", reports[stages[-1].name] | totals)
 
 
 @rank_zero_only

@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
 from fcnseg.commands.common import build_data, hush, output_folder, relative
+from fcnseg.commands.regimes import apply_regime
 from fcnseg.commands.stages import (
     Stage,
     check_new,
@@ -26,6 +27,7 @@ from fcnseg.commands.stages import (
     plan,
     resumed_folder,
     save_config,
+    write_totals,
 )
 from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
@@ -39,6 +41,7 @@ from fcnseg.training.precision import fast_precision
 def run(config: DictConfig) -> float | None:
     """Train once, or stage after stage; returns the last validation's mean IoU, for sweepers to maximise."""
     hush()
+    apply_regime(config)
     if config.stages is not None:
         return run_stages(config)
     if config.resume is not None and not Path(config.resume).is_file():
@@ -73,6 +76,7 @@ def run_stages(config: DictConfig) -> float | None:
             if not stage.finished:
                 keep_metrics(stage.folder)
                 score = train(stage.config, stage.folder, stage.checkpoint)
+    write_totals(folder, stages)
     return finished_score(stages[-1].folder) if stages[-1].finished else score
 
 
@@ -171,10 +175,9 @@ def announce_stage(stage: Stage, number: int, count: int) -> None:
 def announce(trainer: Trainer, model: FCN, data: SegmentationData) -> None:
     """Say in three lines what is about to be trained."""
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    shares = ", ".join(f"{count} {name}" for name, count in zip(data.train, data.batches().counts, strict=True))
     sizes = ", ".join(f"{len(dataset)} {name}" for name, dataset in data.train.items())
     print(f"model       {model.spec.name}, {millions:.1f} M parameters, {data.label_space.num_classes} classes")
-    print(f"data        train on {sizes} (a batch: {shares}), validate on {len(data.val)}")
+    print(f"data        train on {sizes} (a batch: {data.batches()}), validate on {len(data.val)}")
     for name, dataset in {**data.train, "val": data.val}.items():
         if mapping := getattr(dataset, "mapping", None):
             print(f"classes of {name}: {mapping}")
@@ -186,11 +189,10 @@ def report(trainer: Trainer, model: FCN, data: SegmentationData, folder: Path, s
     """Score the weights that training ended with, and write scores and pictures."""
     device = trainer.strategy.root_device
     evaluation = evaluate(model.to(device), data.validation_loader())
-    batches = trainer.fit_loop.total_batch_idx + 1
     facts: dict[str, Any] = {
         "step": trainer.global_step,
         "epoch": trainer.current_epoch,
-        "images_seen": dict(zip(data.train, (count * batches for count in data.batches().counts), strict=True)),
+        "images_seen": data.batches().seen(trainer.fit_loop.total_batch_idx + 1),
         "train_seconds": round(seconds, 1),
         "checkpoints": {},
     }

@@ -1,4 +1,4 @@
-"""Balanced gradient contribution: batches that hold every domain in a fixed share.
+"""Balanced gradient contribution: batches that hold every domain in a fixed share; and plain mixing beside it.
 
 Ros et al., "The SYNTHIA dataset" (CVPR 2016, section 4), and "Training constrained deconvolutional
 networks for road scene semantic segmentation" (arXiv 1604.01545), which names the method. One domain
@@ -7,6 +7,7 @@ alone is the case of a single share.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,8 @@ class Draw:
     Attributes:
         domain: position of the domain among the named domains.
         index: the sample within its domain.
-        count: how many samples this domain had given before: unique, so it seeds the augmentation.
+        count: how many samples its stream, that of the domain or of the pool, had given before: no two samples of
+            a domain share it, so it seeds the augmentation.
     """
 
     domain: int
@@ -36,13 +38,19 @@ def shares(ratio: Mapping[str, float], batch_size: int) -> dict[str, int]:
     """
     if not ratio or min(ratio.values()) <= 0:
         raise InputError(f"ratio {dict(ratio)}: expected a positive share for every domain")
-    exact = {name: batch_size * share / sum(ratio.values()) for name, share in ratio.items()}
-    counts = {name: int(value) for name, value in exact.items()}
-    by_remainder = sorted(ratio, key=lambda name: counts[name] - exact[name])
-    for name in by_remainder[: batch_size - sum(counts.values())]:
-        counts[name] += 1
+    counts = apportion(ratio, batch_size)
     if empty := [name for name, count in counts.items() if count == 0]:
         raise InputError(f"batch_size {batch_size} leaves no sample for domain {empty[0]!r} at ratio {dict(ratio)}")
+    return counts
+
+
+def apportion(ratio: Mapping[str, float], total: int) -> dict[str, int]:
+    """A whole number divided by positive shares, rounded by largest remainders; a small share may get nothing."""
+    exact = {name: total * share / sum(ratio.values()) for name, share in ratio.items()}
+    counts = {name: int(value) for name, value in exact.items()}
+    by_remainder = sorted(ratio, key=lambda name: counts[name] - exact[name])
+    for name in by_remainder[: total - sum(counts.values())]:
+        counts[name] += 1
     return counts
 
 
@@ -85,16 +93,20 @@ class BalancedBatchSampler:
             raise InputError(
                 f"batch_size {batch_size} is the global batch; expected at least {num_replicas}, one per process"
             )
-        self.lengths = list(lengths.values())
+        self.names, self.lengths = list(lengths), list(lengths.values())
         by_name = shares({name: ratio[name] for name in lengths}, batch_size)
         self.counts = list(by_name.values())
         self.steps = steps or max(1, self.lengths[0] // self.counts[0])
         self.seed, self.num_replicas, self.rank = seed, num_replicas, rank
         self.epoch = 0
         self.done = done
-        self._permutations: dict[int, tuple[int, np.ndarray]] = {}  # the current turn of each domain
+        self._permutations: dict[int, tuple[int, np.ndarray]] = {}  # the current turn of each stream
         # Lightning tells the epoch to `batch_sampler.sampler`.
         self.sampler = self
+
+    def __str__(self) -> str:
+        """What a global batch holds."""
+        return ", ".join(f"{count} {name}" for name, count in zip(self.names, self.counts, strict=True))
 
     def set_epoch(self, epoch: int) -> None:
         """Continue every stream where the given epoch begins."""
@@ -116,6 +128,10 @@ class BalancedBatchSampler:
             for position in range(step * count, (step + 1) * count)
         ]
 
+    def seen(self, steps: int) -> dict[str, int]:
+        """How many samples of each domain the first `steps` global batches hold."""
+        return {name: steps * count for name, count in zip(self.names, self.counts, strict=True)}
+
     def _stream(self, domain: int, position: int) -> int:
         """The sample at a position of a domain's endless stream."""
         turn, place = divmod(position, self.lengths[domain])
@@ -126,3 +142,44 @@ class BalancedBatchSampler:
             order = np.random.default_rng([self.seed, domain, turn]).permutation(self.lengths[domain])
             self._permutations[domain] = turn, order
         return self._permutations[domain][1]
+
+
+class PooledBatchSampler(BalancedBatchSampler):
+    """Batches out of one pool of all domains' samples: a domain's share is its share of the samples.
+
+    This is the naive mixing that balanced batches are compared with. The pool is one endless stream of fresh
+    permutations; everything else is as in balanced batches.
+
+    Args:
+        lengths: number of samples of each domain, by name.
+        batch_size: samples of a global batch, over all ranks.
+        steps: batches per epoch; by default one pass over the pool.
+        options: the others of `BalancedBatchSampler`.
+
+    Raises:
+        InputError: when the batch size does not fit the ranks.
+    """
+
+    def __init__(self, lengths: Mapping[str, int], batch_size: int, **options: Any) -> None:
+        super().__init__({"all": sum(lengths.values())}, {"all": 1}, batch_size, **options)
+        self.domains = list(lengths)
+        self.ends = np.cumsum(list(lengths.values()))  # of the domains, which lie in the pool one after the other
+
+    def __str__(self) -> str:
+        return f"{self.counts[0]} of all, shuffled together"
+
+    def global_batch(self, step: int) -> list[Draw]:
+        """All samples of optimisation step `step`, counted from the start of training."""
+        return [self._of_domain(draw) for draw in super().global_batch(step)]
+
+    def seen(self, steps: int) -> dict[str, int]:
+        """How many samples of each domain the first `steps` global batches hold."""
+        turns, rest = divmod(steps * self.counts[0], self.lengths[0])
+        begun = np.searchsorted(np.sort(self._permutation(0, turns)[:rest]), self.ends)
+        whole = turns * self.ends
+        return dict(zip(self.domains, np.diff(whole + begun, prepend=0).tolist(), strict=True))
+
+    def _of_domain(self, draw: Draw) -> Draw:
+        domain = int(np.searchsorted(self.ends, draw.index, side="right"))
+        first = int(self.ends[domain - 1]) if domain else 0
+        return Draw(domain, draw.index - first, draw.count)

@@ -11,7 +11,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fcnseg.data.bgc import BalancedBatchSampler, Draw
+from fcnseg.data.bgc import BalancedBatchSampler, Draw, PooledBatchSampler
 from fcnseg.data.caching import LIMIT, DiskCached, Preloaded, Segmented, read_mask
 from fcnseg.data.statistics import channel_statistics
 from fcnseg.data.transforms import Augment, resize_image, resize_pipeline
@@ -19,6 +19,7 @@ from fcnseg.errors import InputError
 from fcnseg.labels import IGNORE_INDEX
 
 CACHES = ("none", "ram", "disk")
+MIXINGS = ("balanced", "pooled")
 
 
 class _Training(Dataset):
@@ -94,9 +95,11 @@ class SegmentationData(LightningDataModule):
         val: the validation dataset.
         size: (height, width) of the model's input; None keeps validation images in their own size.
         ratio: share of each domain in a batch, such as {"real": 6, "synthetic": 4}; equal by default.
+        mixing: "balanced" batches hold each domain's share; "pooled" ones are drawn from the images of all domains
+            shuffled together, whatever the ratio.
         augment: training augmentation; by default only the resize to `size`.
         batch_size: samples of a global batch, over all processes.
-        steps_per_epoch: batches per epoch; by default one pass over the first domain.
+        steps_per_epoch: batches per epoch; by default one pass over the first domain, or over the pool.
         num_workers: processes that prepare samples, for each training process. By default none without a
             GPU, where they take the cores from the network, and up to 8 with one.
         cache: "ram" decodes every dataset once into memory, "disk" once into a file that later runs and other
@@ -116,6 +119,7 @@ class SegmentationData(LightningDataModule):
         *,
         size: Sequence[int] | None,
         ratio: Mapping[str, float] | None = None,
+        mixing: str = "balanced",
         augment: Augment | None = None,
         batch_size: int = 10,
         steps_per_epoch: int | None = None,
@@ -134,8 +138,9 @@ class SegmentationData(LightningDataModule):
         ):
             if not isinstance(count, int) or count < least:
                 raise InputError(f"{name}={count!r}: expected a whole number from {least} on")
-        if cache not in CACHES:
-            raise InputError(f"cache {cache!r}: expected one of {', '.join(CACHES)}")
+        for key, choice, choices in (("mixing", mixing, MIXINGS), ("cache", cache, CACHES)):
+            if choice not in choices:
+                raise InputError(f"{key} {choice!r}: expected one of {', '.join(choices)}")
         if not isinstance(cache_limit, int | float) or not cache_limit > 0:
             raise InputError(f"cache_limit={cache_limit!r}: expected a number of GB above 0")
         if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)):
@@ -152,6 +157,7 @@ class SegmentationData(LightningDataModule):
         self.train, self.val = dict(train), val
         self.size = tuple(size) if size else None
         self.ratio = dict(ratio) if ratio else dict.fromkeys(train, 1.0)
+        self.mixing = mixing
         self.augment: Augment = augment or resize_pipeline(size or ())
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.num_workers, self.seed = num_workers, seed
@@ -200,16 +206,17 @@ class SegmentationData(LightningDataModule):
         """
         if not self.train:
             raise InputError("train: expected at least one domain; this data is for validation only")
-        return BalancedBatchSampler(
-            {name: len(dataset) for name, dataset in self.train.items()},
-            self.ratio,
-            self.batch_size,
-            steps=self.steps_per_epoch,
-            seed=self.seed,
-            num_replicas=num_replicas,
-            rank=rank,
-            done=done,
-        )
+        lengths = {name: len(dataset) for name, dataset in self.train.items()}
+        options: dict[str, Any] = {
+            "steps": self.steps_per_epoch,
+            "seed": self.seed,
+            "num_replicas": num_replicas,
+            "rank": rank,
+            "done": done,
+        }
+        if self.mixing == "pooled":
+            return PooledBatchSampler(lengths, self.batch_size, **options)
+        return BalancedBatchSampler(lengths, self.ratio, self.batch_size, **options)
 
     def train_dataloader(self) -> DataLoader:
         dataset = _Training(list(self.train.values()), self.augment, self.seed)
@@ -249,13 +256,14 @@ class SegmentationData(LightningDataModule):
         Domains weigh as in a batch; of each, up to `limit` masks spread evenly over it are counted.
         """
         total = np.zeros((self.label_space.num_classes, 2))
+        pooled = self.mixing == "pooled"
         for name, dataset in self.train.items():
             step = max(1, -(-len(dataset) // limit))
             counted = np.zeros_like(total)
             indices = range(0, len(dataset), step)
             for index in indices:
                 counted += _count(read_mask(dataset, index), self.label_space.num_classes)
-            total += counted / len(indices) * self.ratio[name]
+            total += counted / len(indices) * (len(dataset) if pooled else self.ratio[name])
         return total
 
 

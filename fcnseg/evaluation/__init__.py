@@ -1,6 +1,17 @@
-"""Scores from one confusion matrix, and reports of them."""
+"""Scores from one confusion matrix, comparisons of methods, and reports."""
 
+from fcnseg.evaluation.comparison import Comparison, Interval, load_matrices, paired_bootstrap
 from fcnseg.evaluation.evaluator import Evaluation, evaluate, write_report
 from fcnseg.evaluation.metrics import Scores, scores
 
-__all__ = ["Evaluation", "Scores", "evaluate", "scores", "write_report"]
+__all__ = [
+    "Comparison",
+    "Evaluation",
+    "Interval",
+    "Scores",
+    "evaluate",
+    "load_matrices",
+    "paired_bootstrap",
+    "scores",
+    "write_report",
+]

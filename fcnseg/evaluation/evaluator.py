@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.progress import track
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fcnseg.data import SegmentationData
+from fcnseg.evaluation.comparison import save_matrices
 from fcnseg.evaluation.metrics import scores, to_dict
 from fcnseg.evaluation.report import Example, print_table, save_confusion, save_examples, write_json
 from fcnseg.inference import Predictor
@@ -23,14 +25,22 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        confusion: (C, C) int64 pixel counts, rows = labels, columns = predictions.
-        mean_iou: (images,) mean IoU of each image, nan for one without labelled pixels.
+        per_image: (images, C, C) int64 pixel counts, rows = labels, columns = predictions.
         names: of the images.
     """
 
-    confusion: np.ndarray
-    mean_iou: np.ndarray
+    per_image: np.ndarray
     names: tuple[str, ...]
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """(C, C) int64 pixel counts of all images together."""
+        return self.per_image.sum(axis=0)
+
+    @cached_property
+    def mean_iou(self) -> np.ndarray:
+        """(images,) mean IoU of each image, nan for one without labelled pixels."""
+        return np.array([scores(matrix).mean_iou for matrix in self.per_image])
 
 
 @torch.inference_mode()
@@ -55,13 +65,13 @@ def evaluate(model: FCN, loader: Iterable[dict[str, Any]]) -> Evaluation:
             matrices.append(matrix.cpu().numpy().reshape(model.spec.num_classes, -1))
             names.append(name)
     model.train(was_training)
-    return Evaluation(np.sum(matrices, axis=0), np.array([scores(m).mean_iou for m in matrices]), tuple(names))
+    return Evaluation(np.stack(matrices), tuple(names))
 
 
 def write_report(
     evaluation: Evaluation, model: FCN, data: SegmentationData, folder: Path, facts: dict[str, Any], examples: int = 3
 ) -> None:
-    """Print the table; write confusion.png, examples.png (worst and best images) and, last, metrics.json.
+    """Print the table; write pictures (all confusions; the worst and best images), confusions.npz and metrics.json.
 
     Args:
         facts: further entries for metrics.json, such as the checkpoint.
@@ -76,6 +86,7 @@ def write_report(
     if order:
         shown = _examples({*worst, *best}, evaluation, model, data)
         save_examples([shown[i] for i in worst], [shown[i] for i in best], data.label_space, folder / "examples.png")
+    save_matrices(evaluation.names, evaluation.per_image, folder / "confusions.npz")
     # Last: a folder with metrics.json is a finished one.
     write_json(folder / "metrics.json", to_dict(found, data.label_space) | {"images": len(evaluation.names)} | facts)
 

@@ -168,6 +168,16 @@ def test_bgc_batches_reach_the_trainer(fcnseg, camvid, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_pooled_batches_reach_the_trainer(fcnseg, camvid, tmp_path, capsys):
+    """A pass over the 8 and 10 images of the pool is three batches."""
+    pooled = ["data=camvid_bgc", "data.train.synthetic.length=10", "data.batch_size=6", "data.mixing=pooled"]
+    assert fcnseg(*settings(camvid, epochs=9), *pooled, "trainer.max_steps=3") == 0
+    assert "(a batch: 6 of all, shuffled together), validate on 4" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (metrics["step"], metrics["images_seen"]) == (3, {"camvid": 8, "synthetic": 10})
+
+
+@pytest.mark.slow
 def test_the_console_script_trains_on_two_processes(camvid, tmp_path):
     script = Path(sys.executable).with_name("fcnseg")
     command = [script, *settings(camvid, epochs=2), "trainer=ddp_cpu"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fcnseg.data.bgc import BalancedBatchSampler, Draw, shares
+from fcnseg.data.bgc import BalancedBatchSampler, Draw, PooledBatchSampler, apportion, shares
 from fcnseg.errors import InputError
 
 NAMES = "real", "synthetic", "rendered"
@@ -23,6 +23,12 @@ def sampler(of: list[tuple[int, int]], batch_size: int, **options: int) -> Balan
     lengths = {name: length for name, (length, _) in zip(NAMES, of, strict=False)}
     ratio = {name: share for name, (_, share) in zip(NAMES, of, strict=False)}
     return BalancedBatchSampler(lengths, ratio, batch_size, **options)
+
+
+def pool(of: list[tuple[int, int]], batch_size: int, **options: int) -> PooledBatchSampler:
+    return PooledBatchSampler(
+        {name: length for name, (length, _) in zip(NAMES, of, strict=False)}, batch_size, **options
+    )
 
 
 def key(draw: Draw) -> tuple[int, int, int]:
@@ -87,6 +93,14 @@ def test_shares_that_are_not_positive_are_refused(ratio: dict[str, float]) -> No
 def test_a_domain_without_a_sample_is_refused() -> None:
     with pytest.raises(InputError, match="batch_size 4 leaves no sample for domain 'synthetic'"):
         shares({"real": 9, "synthetic": 1}, 4)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=3), st.integers(1, 9))
+def test_a_number_is_divided_without_loss_also_where_a_share_gets_nothing(ratio: list[int], total: int) -> None:
+    counts = apportion(dict(zip(NAMES, ratio, strict=False)), total)
+    assert sum(counts.values()) == total
+    exact = [Fraction(total * share, sum(ratio)) for share in ratio]
+    assert all(abs(count - e) < 1 for count, e in zip(counts.values(), exact, strict=True))
 
 
 # Batches
@@ -185,3 +199,66 @@ def test_names_and_batch_sizes_that_do_not_fit_are_refused() -> None:
         BalancedBatchSampler({"real": 5, "synthetic": 5}, {"real": 6, "fake": 4}, 10)
     with pytest.raises(InputError, match="batch_size 3 is the global batch; expected at least 4, one per process"):
         BalancedBatchSampler({"real": 5}, {"real": 1}, 3, num_replicas=4)
+
+
+# Pooled batches
+
+
+@settings(max_examples=60)
+@given(domains, st.integers(1, 20), st.integers(0, 9))
+def test_each_pass_through_the_pool_shows_every_sample_of_every_domain_once(of, batch_size, seed) -> None:
+    draws = list(chain(*epochs(pool(of, batch_size, seed=seed, steps=40), 2)))
+    assert [draw.count for draw in draws] == list(range(80 * batch_size)), "so that no two augmentations are alike"
+    everything = [(domain, index) for domain, (length, _) in enumerate(of) for index in range(length)]
+    size = len(everything)
+    for start in range(0, len(draws) - size + 1, size):
+        assert sorted((draw.domain, draw.index) for draw in draws[start : start + size]) == everything
+
+
+@given(domains, st.integers(1, 20), st.integers(1, 9), st.integers(0, 99))
+def test_a_pool_is_read_in_an_order_that_the_seed_alone_decides(of, batch_size, steps, seed) -> None:
+    whole = epochs(pool(of, batch_size, steps=steps, seed=seed), 3)
+    backwards = pool(of, batch_size, steps=1, seed=seed)
+    assert [backwards.global_batch(step) for step in reversed(range(3 * steps))][::-1] == whole
+    resumed = pool(of, batch_size, steps=steps, seed=seed, done=lambda: 2 * steps)
+    assert list(resumed) == whole[2 * steps :]
+
+
+@given(domains, st.integers(1, 20), st.integers(1, 8))
+def test_ranks_share_every_batch_of_a_pool(of, batch_size, world) -> None:
+    assume(world <= batch_size)
+    ranks = [epochs(pool(of, batch_size, steps=3, num_replicas=world, rank=rank), 2) for rank in range(world)]
+    for step, batch in enumerate(epochs(pool(of, batch_size, steps=3), 2)):
+        assert sorted(map(key, chain(*(rank[step] for rank in ranks)))) == sorted(map(key, batch))
+        assert {len(rank[step]) for rank in ranks} <= {batch_size // world, -(-batch_size // world)}
+
+
+def test_a_pool_is_shuffled_anew_for_every_pass_and_every_seed() -> None:
+    orders = set()
+    for seed in range(20):
+        batches = PooledBatchSampler({"real": 9, "synthetic": 11}, 20, seed=seed)
+        orders |= {tuple(map(key, batches.global_batch(step)))[:9] for step in range(3)}
+        assert len({draw.domain for draw in batches.global_batch(0)[:9]}) == 2, "the domains lie among each other"
+    assert len({tuple((domain, index) for domain, index, _ in order) for order in orders}) == 60
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(10, 40), (7, 58), (600, 1)])
+def test_an_epoch_is_one_pass_over_the_pool(batch_size: int, steps: int) -> None:
+    assert len(PooledBatchSampler({"real": 367, "synthetic": 42}, batch_size)) == steps
+
+
+# How much was seen
+
+
+@pytest.mark.parametrize("kind", [sampler, pool])
+@given(of=domains, batch_size=st.integers(1, 20), steps=st.integers(0, 25), seed=st.integers(0, 9))
+def test_what_was_seen_is_what_the_batches_held(kind, of, batch_size, steps, seed) -> None:
+    batches = kind(of, batch_size, seed=seed)
+    held = Counter(draw.domain for step in range(steps) for draw in batches.global_batch(step))
+    assert batches.seen(steps) == {name: held[i] for i, name in enumerate(NAMES[: len(of)])}
+
+
+def test_what_a_batch_holds_in_words() -> None:
+    lengths = {"real": 30, "synthetic": 90}
+    assert str(BalancedBatchSampler(lengths, {"real": 6, "synthetic": 4}, 10)) == "6 real, 4 synthetic"
+    assert str(PooledBatchSampler(lengths, 10)) == "10 of all, shuffled together"

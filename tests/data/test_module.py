@@ -348,6 +348,25 @@ def test_class_pixels_weigh_the_domains_as_a_batch_does() -> None:
     assert data.class_pixels() == pytest.approx(expected)
 
 
+def test_class_pixels_weigh_pooled_domains_by_their_images() -> None:
+    data = two_domains(mixing="pooled")
+    expected = brute_force(
+        {"real": (data.train["real"], range(60), 60), "synthetic": (data.train["synthetic"], range(30), 30)}
+    )
+    assert data.class_pixels() == pytest.approx(expected)
+
+
+def test_pooled_batches_show_every_image_once_in_an_epoch() -> None:
+    data = two_domains(mixing="pooled", augment=seed_in_green)
+    batches = list(data.train_dataloader())
+    assert [len(batch["image"]) for batch in batches] == [10] * 9
+    numbers = torch.cat([batch["image"][:, 0, 0, 0] for batch in batches])
+    assert sorted(numbers.tolist()) == [*range(60), *range(100, 130)]
+    assert torch.equal(torch.cat([batch["domain"] for batch in batches]), (numbers >= 100).long())
+    greens = {tuple(image[1].flatten().tolist()) for batch in batches for image in batch["image"]}
+    assert len(greens) == 90, "each with an augmentation of its own"
+
+
 def test_class_pixels_read_no_more_masks_than_the_limit_spread_evenly() -> None:
     data = two_domains()
     expected = brute_force(
@@ -397,6 +416,7 @@ def test_domains_of_different_label_spaces_are_refused() -> None:
         ({"steps_per_epoch": 0}, "steps_per_epoch=0: expected a whole number from 1 on"),
         ({"steps_per_epoch": -3}, "steps_per_epoch=-3: expected a whole number from 1 on"),
         ({"cache": "disc"}, "cache 'disc': expected one of none, ram, disk"),
+        ({"mixing": "blended"}, "mixing 'blended': expected one of balanced, pooled"),
         ({"cache_limit": 0}, "cache_limit=0: expected a number of GB above 0"),
         ({"cache_limit": "50GB"}, "cache_limit='50GB': expected a number of GB above 0"),
         ({"size": None}, r"size: expected \[height, width\]"),

@@ -8,7 +8,7 @@ import torch
 
 import fcnseg
 from fcnseg.data import CityScenes, SegmentationData
-from fcnseg.evaluation import evaluate, write_report
+from fcnseg.evaluation import evaluate, load_matrices, scores, write_report
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,13 @@ def test_scores_are_those_of_the_predictors_masks(model, data):
     evaluation = evaluate(model, data.validation_loader())
     assert model.training, "the model is left as it was"
     predictor = fcnseg.Predictor(model, device="cpu")
-    expected = np.zeros((11, 11), int)
-    for image, mask, _ in (data.val[i] for i in range(5)):
-        np.add.at(expected, (mask.ravel(), predictor(image).mask.ravel()), 1)
+    expected = np.zeros((5, 11, 11), int)
+    for matrix, (image, mask, _) in zip(expected, (data.val[i] for i in range(5)), strict=True):
+        np.add.at(matrix, (mask.ravel(), predictor(image).mask.ravel()), 1)
     model.train()
-    np.testing.assert_array_equal(evaluation.confusion, expected)
+    np.testing.assert_array_equal(evaluation.per_image, expected)
+    np.testing.assert_array_equal(evaluation.confusion, expected.sum(axis=0))
+    np.testing.assert_array_equal(evaluation.mean_iou, [scores(matrix).mean_iou for matrix in expected])
     assert evaluation.names == tuple(data.val[i][2] for i in range(5))
 
 
@@ -47,7 +49,11 @@ def test_the_report_is_written_whole(model, data, tmp_path, capsys):
     assert sum(c["pixels"] for c in written["classes"].values()) == 5 * 40 * 56
     accuracy = np.trace(evaluation.confusion) / evaluation.confusion.sum()
     assert written["pixel_accuracy"] == pytest.approx(accuracy)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["confusion.png", "examples.png", "metrics.json"]
+    names, matrices = load_matrices(tmp_path / "confusions.npz")
+    assert names == evaluation.names
+    np.testing.assert_array_equal(matrices, evaluation.per_image)
+    files = ["confusion.png", "confusions.npz", "examples.png", "metrics.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
     assert "pedestrian" in capsys.readouterr().out
 
 
