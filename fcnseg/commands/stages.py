@@ -25,6 +25,7 @@ from fcnseg.commands.common import build_data
 from fcnseg.errors import InputError
 from fcnseg.evaluation.report import write_json
 from fcnseg.files import replacing
+from fcnseg.training.precision import fast_precision
 
 RUN_KEYS = ("stages", "regime", "resume", "folder", "name")
 """What belongs to the whole run and no stage can set."""
@@ -97,9 +98,19 @@ def resumed_folder(resume: str) -> Path:
     if not folder.is_dir():
         kind = "a file; expected the run's folder, since the settings have stages" if folder.exists() else "no such run"
         raise InputError(f"resume={resume}: {kind}")
-    if not _saved(folder).get("stages"):
+    if not saved_config(folder).get("stages"):
         raise InputError(f"resume={resume}: no staged run; expected a folder whose config.yaml has stages")
     return folder
+
+
+def saved_config(folder: Path) -> DictConfig:
+    """The config that a run began with; empty where there is none."""
+    path = folder / "config.yaml"
+    try:
+        saved = OmegaConf.load(path) if path.is_file() else OmegaConf.create({})
+    except (YAMLError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as YAML") from error
+    return saved if isinstance(saved, DictConfig) else OmegaConf.create({})
 
 
 def check_settings(config: DictConfig, folder: Path) -> None:
@@ -108,9 +119,12 @@ def check_settings(config: DictConfig, folder: Path) -> None:
     Raises:
         InputError: naming the first setting that differs.
     """
-    saved = _saved(folder)
+    saved = saved_config(folder)
     config = deepcopy(config)
     config.folder = saved.get("folder")  # the run may have moved since
+    for each in (config, saved):  # a run without stages has saved what "auto" stood for
+        if OmegaConf.select(each, "trainer.precision") == "auto":
+            each.trainer.precision = fast_precision()
     ours = OmegaConf.to_container(config, resolve=True)
     theirs = OmegaConf.to_container(saved)
     for key, now, then in _differences(ours, theirs):
@@ -226,16 +240,6 @@ def _leaves(settings: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _saved(folder: Path) -> DictConfig:
-    """The config that a run began with; empty where there is none."""
-    path = folder / "config.yaml"
-    try:
-        saved = OmegaConf.load(path) if path.is_file() else OmegaConf.create({})
-    except (YAMLError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as YAML") from error
-    return saved if isinstance(saved, DictConfig) else OmegaConf.create({})
 
 
 def _differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from fcnseg.commands.common import build_data, hush, output_folder, relative
 from fcnseg.commands.regimes import apply_regime
+from fcnseg.commands.resuming import AUTO, score_if_finished, stopped_at
 from fcnseg.commands.stages import (
     Stage,
     check_new,
@@ -39,23 +40,29 @@ from fcnseg.training.precision import fast_precision
 
 
 def run(config: DictConfig) -> float | None:
-    """Train once, or stage after stage; returns the last validation's mean IoU, for sweepers to maximise."""
+    """Train once, or stage after stage; returns the mean IoU of the last weights, for sweepers to maximise."""
     hush()
     apply_regime(config)
+    folder, resume = output_folder(), config.resume
+    if resume == AUTO:
+        if (score := score_if_finished(config, folder)) is not None:
+            return score
+        stopped = stopped_at(config, folder)
+        config.resume = stopped and str(stopped)
     if config.stages is not None:
-        return run_stages(config)
+        return run_stages(config, folder)
     if config.resume is not None and not Path(config.resume).is_file():
         is_folder = Path(config.resume).is_dir()
         reason = "a folder; expected a checkpoint, or settings with stages" if is_folder else "no such checkpoint"
         raise InputError(f"resume={config.resume}: {reason}")
-    folder = output_folder()
+    if resume is not None:
+        keep_metrics(folder)
     with say_how_to_go_on(last_checkpoint(folder)):
         return train(config, folder, config.resume)
 
 
-def run_stages(config: DictConfig) -> float | None:
+def run_stages(config: DictConfig, folder: Path) -> float | None:
     """Train the stages that are left; returns what the last one reached."""
-    folder = output_folder()
     if config.resume is not None:
         new, folder = folder, resumed_folder(config.resume)
         if new.resolve() != folder.resolve():
@@ -92,8 +99,7 @@ def train(config: DictConfig, folder: Path, resume: str | Path | None) -> float 
     announce(trainer, module.model, data)
     started = time.monotonic()
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-    report(trainer, module.model, data, folder, seconds=time.monotonic() - started)
-    return module.last_scores.mean_iou if module.last_scores else None
+    return report(trainer, module.model, data, folder, seconds=time.monotonic() - started)
 
 
 @contextmanager
@@ -184,8 +190,8 @@ def announce(trainer: Trainer, model: FCN, data: SegmentationData) -> None:
 
 
 @rank_zero_only
-def report(trainer: Trainer, model: FCN, data: SegmentationData, folder: Path, seconds: float) -> None:
-    """Score the weights that training ended with, and write scores and pictures."""
+def report(trainer: Trainer, model: FCN, data: SegmentationData, folder: Path, seconds: float) -> float:
+    """Score the weights that training ended with, and write scores and pictures; returns their mean IoU."""
     device = trainer.strategy.root_device
     evaluation = evaluate(model.to(device), data.validation_loader())
     facts: dict[str, Any] = {
@@ -206,3 +212,4 @@ def report(trainer: Trainer, model: FCN, data: SegmentationData, folder: Path, s
     print(f"scores and pictures  {relative(folder)}")
     for checkpoint in facts["checkpoints"].values():
         print(f"checkpoint           {checkpoint['path']}")
+    return finished_score(folder)

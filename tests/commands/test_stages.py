@@ -2,16 +2,14 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.commands.processes import in_a_process, state, stop_when
 
 SETTINGS = (
     "data=camvid",
@@ -32,29 +30,6 @@ TWO = "stages={coarse:{},fine:{model:{name:fcn16s_vgg16},optimizer:{lr:0.001}}}"
 def command(camvid: Path, folder: str, *more: str, epochs: int = 1, stages: str = TWO) -> list[str]:
     settings = [*SETTINGS, stages, f"data.root={camvid}", f"hydra.run.dir={folder}", f"trainer.max_epochs={epochs}"]
     return ["train", *settings, *more]
-
-
-def state(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-
-
-def in_a_process(arguments: list[str], folder: Path) -> subprocess.Popen:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
-    script = Path(sys.executable).with_name("fcnseg")
-    return subprocess.Popen(
-        [script, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-
-
-def stop_when(ready: Callable[[], bool], process: subprocess.Popen, how: signal.Signals) -> str:
-    """Send the signal as soon as something has happened; returns what the process wrote to stderr."""
-    deadline = time.monotonic() + 120
-    while not ready():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(how)
-    return process.communicate(timeout=60)[1]
 
 
 @pytest.mark.slow
