@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from hydra.errors import InstantiationException
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
@@ -181,8 +182,8 @@ def examples(study: Study) -> Image.Image | None:
     try:
         dataset = build_data(OmegaConf.load(runs[0].phases[-1] / "config.yaml"), train=False).val
         predictors = [Predictor.from_pretrained(run.phases[-1] / "checkpoints" / "last.ckpt") for run in runs]
-    except (InputError, FileNotFoundError) as error:  # a report may be written where the data are not
-        print(f"no pictures of examples: {error}")
+    except (InputError, InstantiationException) as error:  # a report may be written where the data are not
+        print(f"no pictures of examples: {error.__cause__ or error}")
         return None
     space = dataset.label_space
     chosen = [int((i + 0.5) * len(dataset) / EXAMPLES) for i in range(min(EXAMPLES, len(dataset)))]

@@ -1,0 +1,264 @@
+"""The study of regimes: its plan, its report's numbers from files written by hand, and a small one trained for real."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bgc_report import write_report
+from bgc_runs import Run, Study
+from bgc_study import REGIMES, plan
+
+from fcnseg.errors import InputError
+from fcnseg.evaluation import paired_bootstrap, scores
+from fcnseg.evaluation.comparison import save_matrices
+from fcnseg.evaluation.metrics import to_dict
+from fcnseg.labels import STREET11
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+CONFIG = """
+model: {name: fcn8s_vgg16, width: 0.1}
+data:
+  _target_: fcnseg.data.SegmentationData
+  root: /nowhere
+  size: [48, 64]
+  batch_size: 5
+  train: {synthetic: {length: 20}}
+  val: {_target_: fcnseg.data.CamVid, root: "${data.root}", split: val}
+"""
+
+
+def matrices(share: float, seed: int, regime: str) -> np.ndarray:
+    random = np.random.default_rng([int(1000 * share), seed, *regime.encode()])
+    counts = random.integers(0, 9, (7, 11, 11)) + 20 * random.random() * np.eye(11)
+    return counts.astype(np.int64)
+
+
+def write_run(folder: Path, share: float, seed: int, regime: str) -> None:
+    """The files of a finished run that a report is made from; fine-tuning has two phases."""
+    run = Run.planned(folder, share, seed, regime).folder
+    phases = {"synthetic": 4, "real": 6} if regime == "finetune" else {}
+    last = run / list(phases)[-1] if phases else run
+    found = matrices(share, seed, regime)
+    save_matrices([f"frame {i}" for i in range(7)], found, last / "confusions.npz")
+    (last / "config.yaml").write_text(CONFIG)
+    (last / "metrics.csv").write_text("epoch,step,val/mean_iou,train/loss\n0,1,,2.5\n1,1,0.25,\n2,3,0.5,\n")
+    facts = {"images": 7, "step": 10, "images_seen": {"camvid": 30, "synthetic": 20}, "train_seconds": 90.0}
+    if phases:
+        facts["stages"] = {name: {"step": steps, "mean_iou": 0.125} for name, steps in phases.items()}
+        facts["stages"]["real"]["mean_iou"] = 0.75
+    (run / "metrics.json").write_text(json.dumps(to_dict(scores(found.sum(0)), STREET11) | facts))
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    facts = {
+        "command": ["python", "scripts/bgc_study.py"], "commit": "abc", "machine": "2 cores", "processes": 2,
+        "started": "2026-11-23 12:00", "versions": {"torch": "2"}, "shares": [1, 0.25], "seeds": [0, 1],
+        "regimes": ["real", "synthetic", "finetune", "bgc"],
+    }  # fmt: skip
+    (tmp_path / "study.json").write_text(json.dumps(facts))
+    for seed in (0, 1):
+        write_run(tmp_path, 0, seed, "synthetic")
+        for share in (1, 0.25):
+            for regime in ("real", "finetune", "bgc"):
+                write_run(tmp_path, share, seed, regime)
+    return tmp_path
+
+
+def test_the_shares_that_tell_most_come_first():
+    cells = plan([1, 0.5, 0.25, 0.125], [5, 6, 7], list(REGIMES))
+    assert [cell.share for cell in cells[::3]] == [0.25, 0, 1, 0.125, 0.5]
+    assert [(cell.seed, cell.start) for cell in cells[:3]] == [(5, 0), (6, 0.3333), (7, 0.6667)]
+    for cell in cells:
+        assert ("synthetic" in cell.regimes) == (cell.share == 0), "it sees no real image: once per seed is enough"
+    assert sum(len(cell.regimes) for cell in cells) == 4 * 3 * 5 + 3
+    assert [cell.share for cell in plan([0.5, 1], [0], ["real"])] == [1, 0.5]
+
+
+def test_a_cells_command_takes_a_part_of_the_real_images(tmp_path):
+    from argparse import Namespace
+
+    options = Namespace(root=tmp_path, output=tmp_path / "out", steps=30, overrides=["model.width=0.5"])
+    whole, none, part = plan([1, 0.5], [3], ["real", "synthetic", "bgc"])
+    assert "data.parts={camvid: {share: 0.5, start: 0.0}}" in part.command(options)
+    for cell in (whole, none):
+        assert not any("data.parts" in word for word in cell.command(options))
+    assert {"seed=3", "regime=real,bgc", "trainer.max_steps=30", "model.width=0.5"} <= set(part.command(options))
+    assert f"hydra.sweep.dir={tmp_path}/out/share_0.5/seed_3" in part.command(options)
+
+
+def test_the_tables_hold_means_and_paired_intervals(study):
+    text = write_report(study).read_text()
+    score = {
+        (share, seed, regime): 100 * scores(matrices(share, seed, regime).sum(0)).mean_iou
+        for share in (0, 0.25, 1)
+        for seed in (0, 1)
+        for regime in REGIMES
+    }
+    for share in (1, 0.25):
+        section = text.split(f"### {100 * share:g} % of the real images")[1].split("###")[0]
+        for regime, taken in (("real", share), ("synthetic", 0), ("finetune", share), ("bgc", share)):
+            both = [score[taken, seed, regime] for seed in (0, 1)]
+            deviation = abs(both[0] - both[1]) / 2**0.5
+            cells = [f"`{regime}`", f"{sum(both) / 2:.1f} ± {deviation:.1f}", "", "2"]
+            if regime != "real":
+                a, b = (
+                    np.stack([matrices(s, seed, r) for seed in (0, 1)]) for s, r in ((share, "real"), (taken, regime))
+                )
+                found = paired_bootstrap(a, b).mean_iou
+                cells[2] = f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+            assert f"| {' | '.join(cells)} |" in section
+    assert "missing" not in text.lower()
+    assert "examples.png" not in text, "the data are not there"
+    assert "14 of 14 runs, 21.0 minutes of training" in text
+    for name in ("mean_iou", "curves", "classes"):
+        assert f"(figures/{name}.png)" in text
+        assert (study / "figures" / f"{name}.png").stat().st_size > 10_000
+
+
+def test_the_files_hold_every_run(study):
+    write_report(study)
+    with (study / "results.csv").open() as file:
+        rows = {(float(row["share"]), int(row["seed"]), row["regime"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 14
+    for key, row in rows.items():
+        expected = scores(matrices(*key).sum(0))
+        assert float(row["mean_iou"]) == pytest.approx(expected.mean_iou, abs=1e-6)
+        assert float(row["iou_car"]) == pytest.approx(expected.iou[8], abs=1e-6)
+        assert (row["step"], row["images_camvid"], row["train_seconds"]) == ("10", "30", "90.0")
+    written = json.loads((study / "results.json").read_text())
+    assert len(written["runs"]) == 14
+    pairs = [(d["share"], d["regime"], d["against"]) for d in written["differences"]]
+    assert (0.25, "bgc", "finetune") in pairs
+    assert len(pairs) == 2 * 4
+
+
+def test_an_unfinished_study_is_reported_with_what_is_missing(study):
+    for share, seed, regime in ((1, 1, "bgc"), (0.25, 0, "real"), (0.25, 1, "real")):
+        (Run.planned(study, share, seed, regime).folder / "metrics.json").unlink()
+    text = write_report(study).read_text()
+    assert "11 of 14 runs" in text
+    assert "**Missing, 3 runs:** share_1/seed_1/bgc, share_0.25/seed_0/real, share_0.25/seed_1/real." in text
+    assert "At 25 % of the real images runs are missing." in text
+    assert "has the highest mean IoU" not in text
+    assert sum(line.endswith(" |  | 2 |") for line in text.splitlines()) == 4, "nothing to compare with at 25 %"
+
+
+def test_the_sentences_follow_the_numbers(study):
+    """One regime that is right everywhere, one that is wrong: above, below, and best."""
+    for seed in (0, 1):
+        for regime, share in (("bgc", 1000), ("finetune", 0)):
+            folder = Run.planned(study, 1, seed, regime).folder
+            found = matrices(1, seed, regime) + share * np.eye(11, dtype=int)
+            if not share:
+                found[:, range(11), range(11)] = 0
+            end = folder / "real" if regime == "finetune" else folder
+            save_matrices([f"frame {i}" for i in range(7)], found, end / "confusions.npz")
+            metrics = json.loads((folder / "metrics.json").read_text())
+            metrics["mean_iou"] = scores(found.sum(0)).mean_iou
+            (folder / "metrics.json").write_text(json.dumps(metrics))
+    text = write_report(study).read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("At 100 %")]
+    assert line.startswith("At 100 % of the real images `bgc` has the highest mean IoU")
+    assert "against `real`, an interval that excludes zero" in line
+    assert "below `real`: `finetune`" in line
+    assert "`bgc` against `finetune`: +" in line
+
+
+def test_curves_go_through_all_phases_and_interruptions(study):
+    run = Run.planned(study, 1, 0, "finetune")
+    (run.folder / "synthetic").mkdir()
+    (run.folder / "synthetic" / "metrics.csv").write_text("step,val/mean_iou\n2,0.3\n")
+    (run.folder / "synthetic" / "metrics.1.csv").write_text("step,val/mean_iou\n0,0.1\n2,0.9\n")
+    assert run.curve() == {1: 0.1, 3: 0.3, 4: 0.125, 6: 0.25, 8: 0.5, 10: 0.75}
+    single = Run.planned(study, 1, 0, "bgc")
+    assert single.curve() == {2: 0.25, 4: 0.5, 10: single.metrics["mean_iou"]}
+
+
+def test_what_is_no_study_is_refused(study, tmp_path):
+    with pytest.raises(InputError, match="expected a study"):
+        Study(tmp_path / "elsewhere")
+    run = Run.planned(study, 1, 1, "bgc")
+    save_matrices([f"other {i}" for i in range(7)], matrices(1, 1, "bgc"), run.folder / "confusions.npz")
+    with pytest.raises(InputError, match="validated on other images"):
+        write_report(study)
+    for path in study.rglob("metrics.json"):
+        path.unlink()
+    with pytest.raises(InputError, match="none of its 14 runs is finished"):
+        Study(study)
+
+
+def start(camvid: Path, *more: str) -> subprocess.Popen:
+    command = [
+        *(sys.executable, SCRIPTS / "bgc_study.py", "--root", camvid, "--output", camvid.parent / "out"),
+        *("--regimes", "real", "finetune", "--shares", "0.5", "--seeds", "0", "--steps", "8", "--processes", "1"),
+        *more,
+        *("--", "data.size=[48,64]", "data.batch_size=4", "data.steps_per_epoch=2", "data.train.synthetic.length=8"),
+        *("model.width=0.05", "trainer.accelerator=cpu"),
+    ]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=camvid.parent
+    )
+
+
+@pytest.mark.slow
+def test_a_study_is_stopped_goes_on_and_is_then_left_as_it_is(camvid):
+    out = camvid.parent / "out"
+    real, finetune = (out / "share_0.5" / "seed_0" / regime for regime in ("real", "finetune"))
+    process = start(camvid)
+    deadline = time.monotonic() + 200
+    while not (finetune / "config.yaml").exists():  # the second run has begun
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.endswith("interrupted; the same command goes on\n")
+    assert not (finetune / "metrics.json").exists()
+
+    process = start(camvid, "--report-only")
+    shown, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert "**Missing, 1 runs:** share_0.5/seed_0/finetune." in (out / "report.md").read_text()
+
+    trained = (real / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    process = start(camvid)
+    shown, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert (real / "checkpoints" / "last.ckpt").stat().st_mtime_ns == trained
+    assert "2 runs, 1 of them there already" in shown
+    (line,) = [line for line in shown.splitlines() if "finetune" in line]
+    assert line.startswith("  2 of 2  share 0.5    seed 0  finetune")
+    results = (out / "results.csv").read_bytes()
+    rows = list(csv.DictReader(results.decode().splitlines()))
+    assert [(row["regime"], row["step"]) for row in rows] == [("real", "8"), ("finetune", "8")]
+    assert [(row["images_camvid"], row["images_synthetic"]) for row in rows] == [("32", "0"), ("16", "16")]
+    assert "(figures/examples.png)" in (out / "report.md").read_text()
+
+    process = start(camvid)
+    shown, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert shown.startswith("2 runs, 2 of them there already")
+    assert (real / "checkpoints" / "last.ckpt").stat().st_mtime_ns == trained
+    assert (out / "results.csv").read_bytes() == results
+
+
+@pytest.mark.slow
+def test_a_failure_is_named_at_the_end(camvid):
+    process = start(camvid, "--seeds", "0", "1", "--regimes", "real")
+    (camvid / "valannot").rename(camvid / "elsewhere")
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 1
+    failed = [line for line in errors.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 2, "one cell that fails does not stop the others"
+    assert "seed_1/log.txt: fcnseg: " in failed[1]
+    assert "valannot" in failed[1]
