@@ -95,6 +95,7 @@ def train(config: DictConfig, folder: Path, resume: str | Path | None) -> float 
     if resume is not None:
         check_resume(str(resume), module.model)
     trainer = build_trainer(config, folder)
+    check_statistics(config, data, trainer.world_size)
     save_config(config, folder)
     announce(trainer, module.model, data)
     started = time.monotonic()
@@ -155,6 +156,22 @@ def check_resume(path: str, model: FCN) -> None:
     for key, value in ours.items():
         if value != saved[key]:
             raise InputError(f"resume={path}: its model has {key}={saved[key]}, this run {key}={value}")
+
+
+def check_statistics(config: DictConfig, data: SegmentationData, processes: int) -> None:
+    """Refuse separate statistics where processes that synchronise them would wait for one without a domain's sample.
+
+    Raises:
+        InputError: when a process may have no sample of a domain.
+    """
+    if config.domain_statistics == "separate" and processes > 1 and len(data.train) > 1:
+        if data.mixing == "pooled":
+            raise InputError("domain_statistics=separate: needs data.mixing=balanced with several processes")
+        if (least := min(data.batches().counts)) < processes:
+            raise InputError(
+                f"domain_statistics=separate: a batch has {least} samples of a domain for {processes} processes; "
+                "expected one for each; raise data.batch_size"
+            )
 
 
 def build_trainer(config: DictConfig, folder: Path) -> Trainer:

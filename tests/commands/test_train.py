@@ -228,6 +228,15 @@ def test_parts_of_a_domain(fcnseg, camvid, capsys):
         assert capsys.readouterr().err.strip().endswith(expected)
 
 
+def test_separate_statistics_need_every_domain_in_every_process(fcnseg, camvid, capsys):
+    bgc = ["data=camvid_bgc", "data.train.synthetic.length=10", "domain_statistics=separate", "trainer=ddp_cpu"]
+    assert fcnseg(*settings(camvid, epochs=1), *bgc, "data.batch_size=3") == 2
+    expected = "a batch has 1 samples of a domain for 2 processes; expected one for each; raise data.batch_size"
+    assert capsys.readouterr().err.strip() == f"fcnseg: domain_statistics=separate: {expected}"
+    assert fcnseg(*settings(camvid, epochs=1), *bgc, "data.mixing=pooled") == 2
+    assert capsys.readouterr().err.strip().endswith("needs data.mixing=balanced with several processes")
+
+
 @pytest.mark.slow
 def test_two_processes_weigh_domains_as_one_does(fcnseg, camvid, tmp_path):
     """The second of the two never has a sample of the second domain."""
