@@ -182,7 +182,7 @@ class Study:
     def start(self, slot: int, cell: Cell) -> None:
         log = self.log(cell)
         log.parent.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | resources(slot, self.options.processes)
+        environment = os.environ | resources(slot, self.options.processes) | {"PYTHONUNBUFFERED": "1"}
         with log.open("a") as output:  # what a stopped process said stays
             process = subprocess.Popen(
                 cell.command(self.options), stdout=output, stderr=subprocess.STDOUT, env=environment

@@ -52,7 +52,8 @@ def paired_bootstrap(
     Annals of Statistics 1989), the first following the last so that all are drawn equally often (Politis and
     Romano 1992).
 
-    With one seed the interval is over images alone, and says nothing of another training.
+    With few seeds intervals are too narrow: in simulations those of level 0.95 held the truth in 0.80 (2 seeds), 0.87
+    (3) and 0.89 (6) of the cases. With one they are over images alone, and say nothing of another training.
 
     Args:
         a: (seeds, images, C, C) pixel counts of a method, rows = labels, columns = predictions.
