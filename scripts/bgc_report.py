@@ -1,4 +1,4 @@
-"""The report of a study by scripts/bgc_study.py, whole or in the making: report.md, results.csv, results.json, figures.
+"""The report of a study by scripts/bgc_study.py, whole or in the making: report.md, its tables as files, figures.
 
 python scripts/bgc_report.py runs/bgc_study
 """
@@ -32,10 +32,11 @@ TEXT = {
 
 
 def write_report(folder: Path) -> Path:
-    """Write results.csv, results.json, the figures and, last, report.md; returns its path."""
+    """Write results.csv, differences.csv, results.json, the figures and, last, report.md; returns its path."""
     study = Study(folder)
     rows = [row(run) for run in study.runs]
     write_csv(rows, folder / "results.csv")
+    write_csv(list(intervals(study)), folder / "differences.csv")
     write_json(folder / "results.json", {"study": study.facts, "runs": rows, "differences": list(as_json(study))})
     figures = bgc_figures.draw(study, folder / "figures")
     path = folder / "report.md"
@@ -60,10 +61,17 @@ def row(run: Run) -> dict[str, Any]:
     }
 
 
+def intervals(study: Study) -> Iterator[dict[str, Any]]:
+    """The lines of differences.csv: by how much a regime's mean IoU exceeds another's, with its interval."""
+    for (share, regime, against), (seeds, found) in study.differences.items():
+        yield {"share": share, "regime": regime, "against": against, "seeds": seeds, **vars(found.mean_iou)}
+
+
 def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     images = [column for column in columns if column.startswith("images_")]
-    columns = [c for c in columns if c not in images and c != "train_seconds"] + images + ["train_seconds"]
+    if images:
+        columns = [c for c in columns if c not in images and c != "train_seconds"] + images + ["train_seconds"]
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval=0, lineterminator="\n")  # a domain that a run never saw
         writer.writeheader()
@@ -124,15 +132,16 @@ def setting(study: Study) -> Iterator[str]:
     """What was run, on what, and for how long."""
     facts, seconds = study.facts, sum(run.metrics["train_seconds"] for run in study.runs)
     config = OmegaConf.load(study.runs[0].phases[-1] / "config.yaml")
+    scenes = config.data.train.synthetic
     size = "x".join(map(str, config.data.size[::-1]))
     steps = " or ".join(sorted({str(run.metrics["step"]) for run in study.runs}))
     done = f"{len(study.runs)} of {len(study.runs) + len(study.missing)} runs"
     yield (
         f"{config.model.name} of width {config.model.width:g}, trained from scratch at {size} for {steps} optimiser "
-        f"steps of {config.data.batch_size} images, with {config.data.train.synthetic.length} synthetic scenes beside "
-        f"shares of CamVid's training images and seeds {', '.join(map(str, facts['seeds']))}. Scores are those of the "
-        f"last weights on CamVid's {study.runs[0].metrics['images']} validation images. Each seed takes another run of "
-        "neighbouring frames, the same for all regimes; the synthetic scenes are the same in all runs."
+        f"steps of {config.data.batch_size} images, with {scenes.length} synthetic scenes in the look {scenes.look} "
+        f"beside shares of CamVid's training images and seeds {', '.join(map(str, facts['seeds']))}. Scores are those "
+        f"of the last weights on CamVid's {study.runs[0].metrics['images']} validation images. Each seed takes another "
+        "run of neighbouring frames, the same for all regimes; the synthetic scenes are the same in all runs."
     )
     domains = list(dict.fromkeys(name for run in study.runs for name in run.metrics["images_seen"]))
     lines = [[f"`{regime}`", TEXT.get(regime, ""), *images_seen(study, regime, domains)] for regime in study.regimes]
@@ -144,8 +153,9 @@ def setting(study: Study) -> Iterator[str]:
         + f". Command: `{' '.join(facts['command'])}`"
     )
     if study.missing:
-        names = ", ".join(f"{run.folder.relative_to(study.folder)}" for run in study.missing)
-        yield f"**Missing, {len(study.missing)} runs:** {names}."
+        names = [f"{run.folder.relative_to(study.folder)}" for run in study.missing]
+        shown = ", ".join(names[:6] + ["..."] * (len(names) > 6))
+        yield f"**Missing, {len(names)} runs:** {shown}{'' if len(names) > 6 else '.'}"
 
 
 def images_seen(study: Study, regime: str, domains: list[str]) -> list[str]:

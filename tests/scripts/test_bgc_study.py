@@ -30,7 +30,7 @@ data:
   root: /nowhere
   size: [48, 64]
   batch_size: 5
-  train: {synthetic: {length: 20}}
+  train: {synthetic: {length: 20, look: photo}}
   val: {_target_: fcnseg.data.CamVid, root: "${data.root}", split: val}
 """
 
@@ -137,6 +137,11 @@ def test_the_files_hold_every_run(study):
     pairs = [(d["share"], d["regime"], d["against"]) for d in written["differences"]]
     assert (0.25, "bgc", "finetune") in pairs
     assert len(pairs) == 2 * 4
+    with (study / "differences.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(float(line["share"]), line["regime"], line["against"]) for line in lines] == pairs
+    for line, found in zip(lines, written["differences"], strict=True):
+        assert {key: float(line[key]) for key in ("value", "low", "high")} == found["mean_iou"]
 
 
 def test_an_unfinished_study_is_reported_with_what_is_missing(study):
