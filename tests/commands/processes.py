@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, to be stopped in the midst."""
+"""Small trainings, some in processes of their own to be stopped in the midst."""
 
 import os
 import signal
@@ -9,6 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+SETTINGS = (
+    "data.size=[48,64]",
+    "data.batch_size=4",
+    "data.num_workers=0",
+    "model=fcn32s_vgg16",
+    "model.width=0.05",
+    "scheduler=constant",
+    "trainer.accelerator=cpu",
+    "trainer.deterministic=warn",
+    "callbacks.progress=null",
+    "logger.tensorboard=null",
+)
+"""Of a training that takes seconds and is the same each time."""
 
 
 def state(folder: Path) -> dict[str, torch.Tensor]:

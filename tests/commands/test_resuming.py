@@ -12,22 +12,10 @@ from omegaconf import OmegaConf
 
 from fcnseg.commands import configuration, train
 from fcnseg.training.precision import fast_precision
+from tests.commands import processes
 from tests.commands.processes import in_a_process, state, stop_when
 
-SETTINGS = (
-    "data.size=[48,64]",
-    "data.batch_size=4",
-    "data.num_workers=0",
-    "model=fcn32s_vgg16",
-    "model.width=0.05",
-    "scheduler=constant",
-    "trainer.accelerator=cpu",
-    "trainer.deterministic=warn",
-    "trainer.log_every_n_steps=1",
-    "callbacks.progress=null",
-    "logger.tensorboard=null",
-    "resume=auto",
-)
+SETTINGS = (*processes.SETTINGS, "trainer.log_every_n_steps=1", "resume=auto")
 
 
 def single(camvid: Path, *more: str) -> list[str]:

@@ -9,21 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.commands import processes
 from tests.commands.processes import in_a_process, state, stop_when
 
-SETTINGS = (
-    "data=camvid",
-    "data.size=[48,64]",
-    "data.batch_size=4",
-    "data.num_workers=0",
-    "model=fcn32s_vgg16",
-    "model.width=0.05",
-    "scheduler=constant",
-    "trainer.accelerator=cpu",
-    "trainer.deterministic=warn",
-    "callbacks.progress=null",
-    "logger.tensorboard=null",
-)
+SETTINGS = ("data=camvid", *processes.SETTINGS)
 TWO = "stages={coarse:{},fine:{model:{name:fcn16s_vgg16},optimizer:{lr:0.001}}}"
 
 
