@@ -35,7 +35,7 @@ def register_models(overrides: Sequence[str] = ()) -> None:
     an override asks for them.
     """
     from fcnseg.models import create_model, list_models
-    from fcnseg.models.registry import is_model
+    from fcnseg.models.names import is_model
 
     given_by_data = ("num_classes", "image_type", "scaling", "input_size", "label_space")
     parameters = inspect.signature(create_model).parameters.values()

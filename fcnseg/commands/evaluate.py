@@ -5,12 +5,13 @@ from omegaconf import DictConfig, open_dict
 from fcnseg.commands.common import build_data, output_folder, relative, require_value
 from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
-from fcnseg.models.store import from_pretrained
+from fcnseg.inference.device import default_device
+from fcnseg.models import from_pretrained
 
 
 def run(config: DictConfig) -> None:
     checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
-    model = from_pretrained(checkpoint, config.device)
+    model = from_pretrained(checkpoint).to(default_device(config.device))
     with open_dict(config):
         config.data.size = list(model.spec.input_size) if model.spec.input_size else None
     data = build_data(config, train=False)

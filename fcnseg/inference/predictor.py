@@ -12,10 +12,11 @@ from fcnseg.data.reading import as_file_values, picture_pixels, read_image
 from fcnseg.data.transforms import resize_image, scale_values
 from fcnseg.errors import InputError
 from fcnseg.files import replacing
+from fcnseg.inference.device import default_device
 from fcnseg.inference.overlay import add_legend, blend, save_mask
 from fcnseg.labels import LabelSpace
-from fcnseg.models import FCN, default_device
-from fcnseg.models.store import from_pretrained
+from fcnseg.models import FCN
+from fcnseg.models.loading import from_pretrained
 
 
 @dataclass(frozen=True, eq=False)

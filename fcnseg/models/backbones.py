@@ -1,6 +1,6 @@
 """Backbones: convolutional trunks that hand feature maps (taps) to the FCN head.
 
-The trunks of the literature are plain chains of named layers; any other comes out of timm (`fcnseg.models.timm`).
+The trunks of the literature are plain chains of named layers; any other comes out of timm (`timm_backbones`).
 Their geometry is read from what their layers do, so the two cannot disagree. Two paddings:
 
 - "caffe": the first convolution is padded by 100 and poolings round up, as in the reference networks.
@@ -17,9 +17,6 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from fcnseg.errors import InputError
-
-PADDINGS = ("same", "caffe")
 _CAFFE_PADDING = 100
 
 
@@ -150,15 +147,7 @@ def scaled(channels: int, width: float) -> int:
 def create_backbone(
     name: str, in_channels: int = 3, padding: str = "same", width: float = 1.0, stem: int = 1
 ) -> Backbone:
-    """Build a backbone by its name in `BACKBONES`; `stem` is 1, 2 or 4.
-
-    Raises:
-        InputError: for an unknown padding, or channels or width that are not positive.
-    """
-    if padding not in PADDINGS:
-        raise InputError(f"padding {padding!r}: expected one of {', '.join(PADDINGS)}")
-    if in_channels < 1 or not width > 0:
-        raise InputError(f"in_channels={in_channels}, width={width}: expected positive numbers")
+    """Build a backbone by its name in `BACKBONES`; `stem` is 1, 2 or 4, the rest is as `ModelSpec` has checked it."""
     return BACKBONES[name](in_channels=in_channels, padding=padding, width=width, stem=stem)
 
 

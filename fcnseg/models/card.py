@@ -42,7 +42,7 @@ def model_card(config: Mapping[str, Any], license: str | None = None) -> str:
         _about(architecture, config["weights_source"]),
         USE,
         "## Classes\n\n" + _classes(architecture, (config["metrics"] or {}).get("classes")),
-        "## Preparation of images\n\n" + _preparation(architecture),
+        "## Preparation of images\n\n" + _how_prepared(architecture),
     ]
     if config["training_data"]:
         sections.append("## Training data\n\n" + "\n".join(_bullets(config["training_data"])))
@@ -92,7 +92,7 @@ def _classes(architecture: Mapping[str, Any], scores: Mapping[str, Any] | None) 
     return _table(["index", "class", "colour", *(CLASS_SCORES[c] for c in columns)], rows)
 
 
-def _preparation(architecture: Mapping[str, Any]) -> str:
+def _how_prepared(architecture: Mapping[str, Any]) -> str:
     size = architecture["input_size"]
     mean, std = (", ".join(f"{v:g}" for v in architecture[key]) for key in ("mean", "std"))
     lines = [

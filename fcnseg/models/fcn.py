@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from fcnseg.geometry import IMAGE, Grid, Layer, aligned_upsampling, covering_size, crop_offset, trace, upsampling
 from fcnseg.models.backbones import Backbone, initialise
-from fcnseg.models.reading import read
+from fcnseg.models.saving import Storable
 from fcnseg.models.spec import ModelSpec
-from fcnseg.models.store import Storable
+from fcnseg.models.tracing import trace_network
+from fcnseg.models.upsampling import crop, interpolated, resample, transposed
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,15 @@ class FCN(nn.Module, Storable):
 
     def _place(self, skips: tuple[str, ...]) -> tuple[dict[str, Grid], tuple[tuple[Layer, ...], ...]]:
         """The grids of all layers up to fc7 and of the taps, by name; the chains that lead to fc7 and to the skips."""
-        reading = read(self.backbone, self.spec.in_channels)
-        trunk = reading.outputs[self.backbone.taps[-1]]
+        traced = trace_network(self.backbone, self.spec.in_channels)
+        trunk = traced.outputs[self.backbone.taps[-1]]
         head = (
             Layer("fc6", self.backbone.fc6_kernel, padding=int(self.fc6.padding[0])),
             Layer("fc7", 1),
         )
-        grids = {reading.layer.name: reading.grid for reading in reading.layers}
-        grids |= {tap: replace(place.grid, name=tap) for tap, place in reading.outputs.items()}
-        paths = ((*trunk.path, *head), *(reading.outputs[tap].path for tap in skips))
+        grids = {layer.layer.name: layer.grid for layer in traced.layers}
+        grids |= {tap: replace(place.grid, name=tap) for tap, place in traced.outputs.items()}
+        paths = ((*trunk.path, *head), *(traced.outputs[tap].path for tap in skips))
         return grids | trace(head, trunk.grid), paths
 
     def grids(self) -> dict[str, Grid]:
@@ -129,11 +130,11 @@ class FCN(nn.Module, Storable):
         x = self.score_fr(x)
         caffe = self.spec.padding == "caffe"
         for fusion in self.fusions:
-            x = (_transposed if caffe else _interpolated)(x, fusion.layer)
+            x = (transposed if caffe else interpolated)(x, fusion.layer)
             if fusion.tap is None:
-                return _crop(x, fusion.crop, images)
+                return crop(x, fusion.crop, images)
             skip = self.get_submodule(f"score_{fusion.tap}")(_scaled(taps[fusion.tap], fusion.scale))
-            x = x + _crop(skip, fusion.crop, x) if caffe else _crop(x, fusion.crop, skip) + skip
+            x = x + crop(skip, fusion.crop, x) if caffe else crop(x, fusion.crop, skip) + skip
         raise AssertionError("the last fusion reaches the image")
 
     def covered_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -168,51 +169,6 @@ class FCN(nn.Module, Storable):
         has smooth outlines. Evaluation and prediction both come through here.
         """
         return resample(self(self.normalise(images)), size).argmax(dim=1)
-
-
-def resample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, C, h, w) logits, bilinearly at (N, C, H, W) for `size` = (H, W)."""
-    if logits.shape[-2:] == tuple(size):
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-
-
-def bilinear_kernel(size: int) -> Tensor:
-    """(size, size) float weights of a bilinear upsampling: a tent around the middle, as in Berkeley's surgery.py.
-
-    Caffe's own filler gives the same at size 2f - f % 2 for a factor f, but at 63 it lies half a pixel off.
-    """
-    factor = (size + 1) // 2
-    centre = (size - 1) / 2
-    ramp = 1 - (torch.arange(size, dtype=torch.float32) - centre).abs() / factor
-    return ramp[:, None] * ramp[None, :]
-
-
-def _transposed(scores: Tensor, layer: Layer) -> Tensor:
-    """Bilinear upsampling with zeros beyond the edges, as the reference's deconvolutions do it."""
-    channels = scores.shape[1]
-    kernel = bilinear_kernel(layer.kernel).to(scores).expand(channels, 1, -1, -1)
-    return F.conv_transpose2d(scores, kernel, stride=layer.stride, groups=channels)
-
-
-def _interpolated(scores: Tensor, layer: Layer) -> Tensor:
-    """Bilinear upsampling with the outermost samples repeated beyond the edges; begins where `layer` does."""
-    if layer.kernel % 2 == 0:
-        x = F.interpolate(scores, scale_factor=layer.stride, mode="bilinear", align_corners=False)
-        cut = layer.padding - layer.stride // 2  # pixels from where this begins to where the layer does
-    else:
-        height, width = (layer.stride * (n - 1) + 1 for n in scores.shape[-2:])
-        x = F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=True)
-        cut = layer.padding - (layer.stride - 1)
-    return F.pad(x, (-cut, 0, -cut, 0), mode="replicate") if cut < 0 else x[..., cut:, cut:]
-
-
-def _crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
-    """Cut `x` to the height and width of `like`, from `offset` on; the last sample fills what is missing."""
-    height, width = like.shape[-2:]
-    x = x[..., offset : offset + height, offset : offset + width]
-    missing = (height - x.shape[-2], width - x.shape[-1])
-    return F.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x
 
 
 def _scaled(x: Tensor, factor: float) -> Tensor:

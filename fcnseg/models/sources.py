@@ -15,23 +15,12 @@ from torch import Tensor
 
 from fcnseg.errors import InputError
 from fcnseg.models.caffemodel import read_caffemodel
-from fcnseg.models.timm import TimmBackbone
+from fcnseg.models.names import parse_name
+from fcnseg.models.spec import CAFFE_PREPARATION, Preparation
+from fcnseg.models.timm_backbones import TimmBackbone
 
 DEMO = Path(__file__).parents[1] / "weights" / "demo"
 """The folder of the small model that comes with the package."""
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How the images were prepared that weights were trained on; fields as in `ModelSpec`."""
-
-    channel_order: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-# The mean of ImageNet as Caffe's networks and their FCNs subtract it, in blue, green, red (Berkeley's net.py files).
-CAFFE_PREPARATION = Preparation("bgr", (104.00699, 116.66876, 122.67892), (1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -129,7 +118,7 @@ def read_imagenet(name: str, in_channels: int = 3) -> Source:
     Raises:
         InputError: when there are none for this trunk, or the download fails.
     """
-    trunk = re.sub(r"(_atonce|_stem\d+)+$", "", name.partition("_")[2])
+    trunk = parse_name(name).backbone
     if trunk == "caffenet":
         raise InputError(f"weights=imagenet: torchvision has none for {name}; expected the path of a .caffemodel")
     if trunk not in _TORCHVISION:
@@ -214,7 +203,7 @@ def from_state_dict(name: str, content: Any, spec: Any = None) -> Source:
         tensors = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     _check_plain(name, tensors)
     kind = _format(tensors)
-    preparation = CAFFE_PREPARATION if kind == "pytorch-fcn" else _preparation(spec)
+    preparation = CAFFE_PREPARATION if kind == "pytorch-fcn" else _recorded_preparation(spec)
     return Source(name, kind, tensors, preparation, tuple(beside))
 
 
@@ -228,7 +217,7 @@ def _format(names: Mapping[str, Any]) -> str:
     return "pytorch-fcn" if starts & {"conv1_1", "conv1"} and starts & {"fc6", "score_fr"} else "fcnseg"
 
 
-def _preparation(spec: Any) -> Preparation | None:
+def _recorded_preparation(spec: Any) -> Preparation | None:
     """The preparation in a model's record; None where it is unusable, for it comes from a file."""
     try:
         order, mean, std = spec["channel_order"], tuple(map(float, spec["mean"])), tuple(map(float, spec["std"]))

@@ -1,18 +1,36 @@
 """What a model is and how its input is prepared: one record that travels with the weights."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 from fcnseg.errors import InputError
 
+PADDINGS = ("same", "caffe")
 IMAGE_TYPES = ("uint8", "uint16", "float32")
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """How the images were prepared that weights were trained on; fields as in `ModelSpec`."""
+
+    channel_order: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+# The mean of ImageNet as Caffe's networks and their FCNs subtract it, in blue, green, red (Berkeley's net.py files).
+CAFFE_PREPARATION = Preparation("bgr", (104.00699, 116.66876, 122.67892), (1.0, 1.0, 1.0))
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Everything needed to rebuild a model and to prepare images for it.
+
+    Sequences may come as lists, as configs and JSON have them; they are kept as tuples.
 
     Attributes:
         name: registry name, such as "fcn8s_vgg16".
@@ -21,7 +39,8 @@ class ModelSpec:
         padding: "same" or "caffe", see `fcnseg.models.backbones`.
         width: factor on every channel count of the backbone and of fc6 and fc7.
         dropout: probability after fc6 and fc7.
-        mean, std: per channel of the network's input, in image values (0 to 255 for 8-bit images).
+        mean, std: per channel of the network's input, in image values (0 to 255 for 8-bit images); by default
+            ImageNet's for three channels and their averages otherwise.
         channel_order: "rgb", or "bgr" for networks trained with Caffe, which see blue first; images and
             `FCN.normalise` are RGB in both cases, mean and std are in the network's order.
         image_type: the values of images, after scaling: "uint8", "uint16" or "float32".
@@ -39,8 +58,8 @@ class ModelSpec:
     padding: str = "same"
     width: float = 1.0
     dropout: float = 0.5
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     channel_order: str = "rgb"
     image_type: str = "uint8"
     scaling: str | None = None
@@ -48,18 +67,51 @@ class ModelSpec:
     label_space: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        self._check_bounds()
+        values: dict[str, Any] = {
+            "mean": _per_channel("mean", self.mean, IMAGENET_MEAN, self.in_channels),
+            "std": _per_channel("std", self.std, IMAGENET_STD, self.in_channels),
+            "input_size": _size(self.input_size),
+            "label_space": dict(self.label_space) if self.label_space else None,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        if not all(value > 0 for value in self.std):
+            raise InputError(f"std={list(self.std)}: expected positive values")
+
+    def _check_bounds(self) -> None:
+        order, channels = self.channel_order, self.in_channels
+        if self.padding not in PADDINGS:
+            raise InputError(f"padding {self.padding!r}: expected one of {', '.join(PADDINGS)}")
         if self.num_classes < 1:
             raise InputError(f"num_classes={self.num_classes}: expected at least 1")
+        if channels < 1 or not (self.width > 0 and isfinite(self.width)):
+            raise InputError(f"in_channels={channels}, width={self.width}: expected positive numbers")
         if not 0 <= self.dropout <= 1:
             raise InputError(f"dropout={self.dropout}: expected a probability, from 0 to 1")
-        order, channels = self.channel_order, self.in_channels
         if order not in ("rgb", "bgr") or (order == "bgr" and channels != 3):
             raise InputError(f"channel_order={order}: expected rgb, or bgr with in_channels=3")
         if self.image_type not in IMAGE_TYPES:
             raise InputError(f"image_type={self.image_type}: expected one of {', '.join(IMAGE_TYPES)}")
-        if not all(value > 0 for value in self.std):
-            raise InputError(f"std={list(self.std)}: expected positive values")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON and for checkpoints that load without executing code."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def _per_channel(
+    name: str, values: Sequence[float] | None, default: tuple[float, ...], channels: int
+) -> tuple[float, ...]:
+    if values is None or values == ():
+        return default if channels == len(default) else (sum(default) / len(default),) * channels
+    if len(values) != channels:
+        raise InputError(f"{name}={list(values)}: expected {channels} values, one per image channel")
+    return tuple(float(v) for v in values)
+
+
+def _size(values: Sequence[int] | None) -> tuple[int, int] | None:
+    if values is None:
+        return None
+    if len(values) != 2 or min(values) < 1:
+        raise InputError(f"input_size={list(values)}: expected a height and a width in pixels")
+    return int(values[0]), int(values[1])

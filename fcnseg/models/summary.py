@@ -8,7 +8,7 @@ from typing import Any
 from fcnseg.errors import InputError
 from fcnseg.geometry import IMAGE, Grid, Layer, path_size
 from fcnseg.models.fcn import FCN
-from fcnseg.models.reading import read
+from fcnseg.models.tracing import trace_network
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,13 @@ def summarise(model: FCN, size: tuple[int, int] = (224, 224)) -> Summary:
     if min(size) < 1:
         raise InputError(f"input_size={list(size)}: expected a height and a width in pixels")
     padded = model.covered_size(size)
-    reading = read(model.backbone, model.spec.in_channels, padded)
+    traced = trace_network(model.backbone, model.spec.in_channels, padded)
     rows = [
-        Row(r.layer, r.size, r.channels, r.grid, r.grid.field, r.parameters, r.multiply_adds) for r in reading.layers
+        Row(r.layer, r.size, r.channels, r.grid, r.grid.field, r.parameters, r.multiply_adds) for r in traced.layers
     ]
     taps = {
         tap: (path_size(place.path, padded[0]), path_size(place.path, padded[1]))
-        for tap, place in reading.outputs.items()
+        for tap, place in traced.outputs.items()
     }
     rows += _head(model, taps, size)
     return Summary(

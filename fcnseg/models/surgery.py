@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fcnseg.models.fcn import bilinear_kernel
+from fcnseg.models.upsampling import bilinear_kernel
 
 SCORES = ("auto", "expand", "reset")
 

@@ -14,8 +14,8 @@ from fcnseg.errors import InputError
 from fcnseg.labels import VOC21
 from fcnseg.models.caffemodel import read_caffemodel
 from fcnseg.models.fcn import FCN
-from fcnseg.models.sources import Preparation, Source, from_blobs, read_imagenet, read_source
-from fcnseg.models.spec import ModelSpec
+from fcnseg.models.sources import Source, from_blobs, read_imagenet, read_source
+from fcnseg.models.spec import ModelSpec, Preparation
 from fcnseg.models.surgery import (
     SCORES,
     adapt_first,
@@ -127,7 +127,7 @@ def _load(model: FCN, source: Source, scores: str, prepare: bool, verbose: bool)
     names = _names(source, state, model.spec.name)
     _check_trunk(source, names, state, model.spec.name)
     fits = {target: _fit(target, source, names, state, scores, model.spec) for target in state}
-    preparation = _preparation(source, names, state) if prepare else None
+    preparation = _preparation_to_adopt(source, names, state) if prepare else None
     report = _report(model, source, names, fits, preparation)
     with torch.no_grad():
         for target, fit in fits.items():
@@ -266,7 +266,7 @@ def _fit_first(values: Tensor, like: Tensor, source: Source, spec: ModelSpec) ->
     return adapt_first(values, like.shape[1]), "filters over 3 channels shared among the model's"
 
 
-def _preparation(source: Source, names: Mapping[str, str], state: Mapping[str, Tensor]) -> Preparation | None:
+def _preparation_to_adopt(source: Source, names: Mapping[str, str], state: Mapping[str, Tensor]) -> Preparation | None:
     """The preparation that the source's first convolution asks for; None where it is not known."""
     first = _convolutions(state)[0]
     if source.preparation is None or first not in names:

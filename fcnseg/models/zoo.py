@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, replace
 
 from fcnseg.models.backbones import BACKBONES
-from fcnseg.models.registry import parse_name
+from fcnseg.models.names import parse_name
 from fcnseg.models.sources import DEMO
 
 _BERKELEY = "http://dl.caffe.berkeleyvision.org"

@@ -7,8 +7,9 @@ from torchvision.models import alexnet, vgg
 
 from fcnseg.geometry import path_size
 from fcnseg.models import create_model
-from fcnseg.models.backbones import BACKBONES, PADDINGS, Chain, create_backbone
-from fcnseg.models.reading import Place, read
+from fcnseg.models.backbones import BACKBONES, Chain, create_backbone
+from fcnseg.models.spec import PADDINGS
+from fcnseg.models.tracing import GridPlacement, trace_network
 
 
 def shapes(module: nn.Module) -> list[torch.Size]:
@@ -114,8 +115,8 @@ def test_receptive_fields_are_the_published_ones(name: str, padding: str, fields
     assert [place.grid.stride for place in places(backbone).values()] == [8, 16, 32]
 
 
-def places(backbone: Chain, in_channels: int = 3) -> dict[str, Place]:
-    return read(backbone, in_channels).outputs
+def places(backbone: Chain, in_channels: int = 3) -> dict[str, GridPlacement]:
+    return trace_network(backbone, in_channels).outputs
 
 
 def visible(backbone: Chain) -> Chain:

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fcnseg.geometry import IMAGE, Grid, Layer, path_size
-from fcnseg.models import FCN, create_model, list_models
-from fcnseg.models.backbones import BACKBONES, PADDINGS
-from fcnseg.models.fcn import _crop, _interpolated, _transposed, bilinear_kernel
-from fcnseg.models.reading import read
-from fcnseg.models.registry import parse_name
+from fcnseg.models import FCN, create_model, list_models, upsampling
+from fcnseg.models.backbones import BACKBONES
+from fcnseg.models.names import parse_name
+from fcnseg.models.spec import PADDINGS
+from fcnseg.models.tracing import trace_network
+from fcnseg.models.upsampling import bilinear_kernel
 
 ORACLE = Path(__file__).parents[2].parent / "shared" / "oracle"
 CHAINS = [name for name in list_models() if parse_name(name).backbone in BACKBONES]
@@ -140,7 +141,7 @@ class TestSizes:
     def test_crops_of_caffe_padding_lie_inside_what_they_crop(self, name: str, padding: str) -> None:
         """Nothing is filled in: each crop ends where there are pixels, as Caffe demands."""
         model = small(name, padding)
-        paths = {tap: place.path for tap, place in read(model.backbone, 3).outputs.items()}
+        paths = {tap: place.path for tap, place in trace_network(model.backbone, 3).outputs.items()}
         for size in range(1, 400):
             n = Layer("fc6", model.backbone.fc6_kernel).output_size(path_size(paths[model.backbone.taps[-1]], size))
             for fusion in model.fusions:
@@ -259,7 +260,7 @@ class TestEverySize:
     def test_weights(self, name: str) -> None:
         with torch.device("meta"):
             model = create_model(name, num_classes=2).eval()
-        taps = {tap: place.path for tap, place in read(model.backbone, 3).outputs.items()}
+        taps = {tap: place.path for tap, place in trace_network(model.backbone, 3).outputs.items()}
         for size in range(1, 301):
             padded = model.covered_size((size, size))[0]
             grid, samples = model.grids()["fc7"], path_size(model._paths[0], padded)
@@ -294,8 +295,8 @@ class TestEverySize:
 def interpolation_weights(kernel: int, stride: int, padding: int, samples: int, pixels: int, first: Fraction):
     """(pixels, samples) weights: of the network's upsampling, and of numpy's linear interpolation."""
     one_hot = torch.eye(samples)[:, None, None].expand(-1, 1, 2, -1)
-    x = _interpolated(one_hot, Layer("upscore", kernel, stride, padding, transposed=True))
-    weights = _crop(x, 0, torch.empty(1, pixels))[:, 0, 0].T.numpy()
+    x = upsampling.interpolated(one_hot, Layer("upscore", kernel, stride, padding, transposed=True))
+    weights = upsampling.crop(x, 0, torch.empty(1, pixels))[:, 0, 0].T.numpy()
     places = float(first) + stride * np.arange(samples)
     expected = np.stack([np.interp(np.arange(pixels), places, row) for row in np.eye(samples)], axis=1)
     return weights, expected
@@ -327,9 +328,9 @@ class TestUpsampling:
         padding = stride // 2 if even else stride - 1
         layer = Layer("upscore", 2 * stride if even else 2 * stride - 1, stride, padding, transposed=True)
         scores = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
-        interpolated = _interpolated(scores, layer)
+        interpolated = upsampling.interpolated(scores, layer)
         assert interpolated.shape[-2:] == (layer.output_size(4), layer.output_size(6))
-        transposed = _transposed(scores, layer)[..., padding:-padding, padding:-padding]
+        transposed = upsampling.transposed(scores, layer)[..., padding:-padding, padding:-padding]
         beyond = stride // 2 if even else 0
         between = [slice(beyond, n - beyond) for n in interpolated.shape[-2:]]
         torch.testing.assert_close(interpolated[..., *between], transposed[..., *between])

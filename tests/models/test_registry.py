@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import fcnseg
 from fcnseg.errors import InputError
-from fcnseg.models import FCN, create_model, list_models, resample, timm
+from fcnseg.models import FCN, create_model, list_models, resample, timm_backbones
 from fcnseg.models.backbones import BACKBONES
-from fcnseg.models.registry import ModelName, parse_name
+from fcnseg.models.names import ModelName, parse_name
 from fcnseg.models.spec import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -39,7 +39,7 @@ class TestListModels:
             f"fcn{stride}s_{b}{stem}" for stride in (8, 16, 32) for b in backbones for stem in ("", "_stem2", "_stem4")
         }
         names |= {f"fcn{stride}s_{b}_atonce" for stride in (8, 16) for b in ("vgg16", "vgg19")}
-        names |= {f"fcn{stride}s_{b}" for stride in (8, 16, 32) for b in timm.OFFERED}
+        names |= {f"fcn{stride}s_{b}" for stride in (8, 16, 32) for b in timm_backbones.OFFERED}
         assert list_models() == sorted(names)
 
     def test_takes_shell_patterns(self) -> None:

@@ -28,9 +28,9 @@ from fcnseg.labels import STREET11, VOC21, LabelSpace
 from fcnseg.models import FCN, create_model
 from fcnseg.models.caffemodel import NetParameter
 from fcnseg.models.card import model_card
-from fcnseg.models.fcn import bilinear_kernel
+from fcnseg.models.loading import from_pretrained
 from fcnseg.models.sources import DEMO
-from fcnseg.models.store import from_pretrained
+from fcnseg.models.upsampling import bilinear_kernel
 
 PROVENANCE = {
     "training_data": {"train": {"real": "367 images", "synthetic": "2000 images"}, "ratio": [6, 4]},
@@ -114,10 +114,8 @@ def test_round_trip_gives_equal_logits(tmp_path: Path, name: str, options: dict)
 def test_every_way_to_a_folder_leads_to_the_same_model(model: FCN, folder: Path) -> None:
     for loaded in (
         fcnseg.from_pretrained(str(folder)),
-        FCN.from_pretrained(folder),
         from_pretrained(folder / "model.safetensors"),
         fcnseg.Predictor.from_pretrained(folder, device="cpu").model,
-        from_pretrained(folder, device="cpu"),
     ):
         assert_equal(loaded, model)
         assert loaded.provenance == PROVENANCE
@@ -442,12 +440,11 @@ def test_the_card_tells_what_the_config_holds(model: FCN, tmp_path: Path) -> Non
     assert "- ratio: 6, 4\n" in text
     assert "32 x 48 (height x width)" in text
     assert "come from vgg16.caffemodel" in text
-    assert str(model.generate_model_card(license="cc-by-4.0")) == (tmp_path / "README.md").read_text()
 
 
-def test_a_card_without_facts_leaves_their_parts_out() -> None:
-    model = create_model("fcn32s_alexnet", num_classes=2, width=0.05, channel_order="bgr")
-    matter, text = front_matter(str(model.generate_model_card()))
+def test_a_card_without_facts_leaves_their_parts_out(tmp_path: Path) -> None:
+    create_model("fcn32s_alexnet", num_classes=2, width=0.05, channel_order="bgr").save_pretrained(tmp_path)
+    matter, text = front_matter((tmp_path / "README.md").read_text())
     assert "license" not in matter
     assert "2 classes without names" in text
     assert "blue, green, red" in text
@@ -554,12 +551,11 @@ def elsewhere(code: str, cwd: Path, **environment: str) -> str:
 
 PUSH = """
 import sys
-from fcnseg.models import FCN
 from fcnseg.models.sources import DEMO
-from fcnseg.models.store import from_pretrained
+from fcnseg import from_pretrained
 model = from_pretrained("model")
-model.push_to_hub("user/name", model_card_kwargs={"license": "mit"})
-FCN.from_pretrained("user/name").save_pretrained("pulled")
+model.push_to_hub("user/name", license="mit")
+from_pretrained("user/name").save_pretrained("pulled")
 for source, revision in [("user/name", "nowhere"), ("user/none", None), ("user/empty", None), ("user/other", None)]:
     try:
         from_pretrained(source, revision=revision)
@@ -569,7 +565,7 @@ for source, revision in [("user/name", "nowhere"), ("user/none", None), ("user/e
 
 PULL = """
 from fcnseg.models.sources import DEMO
-from fcnseg.models.store import from_pretrained
+from fcnseg import from_pretrained
 from_pretrained("user/name").save_pretrained("from_cache")
 try:
     from_pretrained("user/none")
@@ -609,7 +605,7 @@ def test_a_cache_in_the_hubs_own_layout_is_read(model: FCN, folder: Path, tmp_pa
         (store / "blobs" / f"{file.name}-etag").write_bytes(file.read_bytes())
         (snapshot / file.name).symlink_to(f"../../blobs/{file.name}-etag")
     for options in ({}, {"revision": "main"}, {"revision": commit}):
-        loaded = FCN.from_pretrained("user/name", cache_dir=tmp_path, local_files_only=True, **options)
+        loaded = from_pretrained("user/name", cache_dir=tmp_path, local_files_only=True, **options)
         assert_equal(loaded, model)
     edit(snapshot / "config.json", library="other")
     with pytest.raises(InputError, match=r"models--user--name.*config\.json: not of an fcnseg model"):

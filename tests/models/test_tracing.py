@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from fcnseg.errors import InputError
 from fcnseg.geometry import GeometryError, Layer
 from fcnseg.models import create_model
-from fcnseg.models.reading import Reading, read
-from fcnseg.models.timm import OFFERED, TimmBackbone
+from fcnseg.models.timm_backbones import OFFERED, TimmBackbone
+from fcnseg.models.tracing import Trace, trace_network
 
 timm = pytest.importorskip("timm")
 
@@ -27,8 +27,8 @@ class Network(nn.Module):
         return {"out": self.function(self, x)}
 
 
-def read_function(function, **layers: nn.Module) -> Reading:
-    return read(Network(function, **layers), 3)
+def trace_function(function, **layers: nn.Module) -> Trace:
+    return trace_network(Network(function, **layers), 3)
 
 
 def conv(kernel: int, stride: int = 1, padding: int = 0, **options) -> nn.Conv2d:
@@ -38,16 +38,16 @@ def conv(kernel: int, stride: int = 1, padding: int = 0, **options) -> nn.Conv2d
 class TestLayers:
     def test_tell_what_they_are_called_with(self) -> None:
         chain = nn.Sequential(conv(3, 2, 4, dilation=5), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True))
-        reading = read_function(lambda self, x: self.chain(x), chain=chain)
-        assert [r.layer for r in reading.layers] == [Layer("chain.0", 3, 2, 4, 5), Layer("chain.2", 3, 2, ceil=True)]
-        assert [r.size for r in reading.layers] == [(111, 112), (55, 56)]
-        assert [r.parameters for r in reading.layers] == [3 * 3 * 9 + 3, 0]
-        assert [r.multiply_adds for r in reading.layers] == [3 * 3 * 9 * 111 * 112, 0]
+        traced = trace_function(lambda self, x: self.chain(x), chain=chain)
+        assert [r.layer for r in traced.layers] == [Layer("chain.0", 3, 2, 4, 5), Layer("chain.2", 3, 2, ceil=True)]
+        assert [r.size for r in traced.layers] == [(111, 112), (55, 56)]
+        assert [r.parameters for r in traced.layers] == [3 * 3 * 9 + 3, 0]
+        assert [r.multiply_adds for r in traced.layers] == [3 * 3 * 9 * 111 * 112, 0]
 
     def test_padding_as_a_function_of_its_own_moves_the_grid(self) -> None:
         """The grid is that of a convolution that pads itself."""
-        own = read_function(lambda self, x: self.conv(x), conv=conv(5, 2, 2))
-        apart = read_function(lambda self, x: self.conv(F.pad(x, (2, 2, 2, 2))), conv=conv(5, 2))
+        own = trace_function(lambda self, x: self.conv(x), conv=conv(5, 2, 2))
+        apart = trace_function(lambda self, x: self.conv(F.pad(x, (2, 2, 2, 2))), conv=conv(5, 2))
         assert apart.outputs["out"].grid.map == own.outputs["out"].grid.map
         assert apart.outputs["out"].grid.field == own.outputs["out"].grid.field == 5
 
@@ -58,30 +58,30 @@ class TestLayers:
             x = self.mlp(F.layer_norm(self.conv(x).permute(0, 2, 3, 1), (3,)))
             return x.permute(0, 3, 1, 2)
 
-        reading = read_function(block, conv=conv(4, 4), mlp=nn.Linear(3, 3))
-        assert float(reading.outputs["out"].grid.origin) == 1.5
+        traced = trace_function(block, conv=conv(4, 4), mlp=nn.Linear(3, 3))
+        assert float(traced.outputs["out"].grid.origin) == 1.5
 
     def test_a_gate_of_the_whole_image_moves_nothing(self) -> None:
         def block(self, x):
             x = self.conv(x)
             return x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
 
-        reading = read_function(block, conv=conv(3, 2, 1), gate=nn.Conv2d(3, 3, 1))
-        assert float(reading.outputs["out"].grid.origin) == 0
-        assert [r.layer.name for r in reading.layers] == ["conv"]
+        traced = trace_function(block, conv=conv(3, 2, 1), gate=nn.Conv2d(3, 3, 1))
+        assert float(traced.outputs["out"].grid.origin) == 0
+        assert [r.layer.name for r in traced.layers] == ["conv"]
 
     def test_branches_that_agree_keep_the_larger_field(self) -> None:
         def block(self, x):
             left, right = self.wide(x).chunk(3, dim=1)[0], self.narrow(x)[:, :1]
             return torch.cat([left, right], dim=1)
 
-        reading = read_function(block, wide=conv(7, 2, 3), narrow=conv(3, 2, 1))
-        assert reading.outputs["out"].grid.field == 7
+        traced = trace_function(block, wide=conv(7, 2, 3), narrow=conv(3, 2, 1))
+        assert traced.outputs["out"].grid.field == 7
 
     def test_the_network_keeps_its_weights_and_mode(self) -> None:
         network = Network(lambda self, x: self.norm(self.conv(x)), conv=conv(3), norm=nn.BatchNorm2d(3)).train()
         before = {k: v.clone() for k, v in network.state_dict().items()}
-        read(network, 3)
+        trace_network(network, 3)
         assert network.training
         assert network.norm.training
         assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
@@ -115,7 +115,7 @@ class TestRefusals:
     )  # fmt: skip
     def test_what_has_no_definite_place(self, function, layers: dict, reason: str) -> None:
         with pytest.raises(GeometryError, match=reason) as error:
-            read_function(function, **layers)
+            trace_function(function, **layers)
         assert "\n" not in str(error.value)
 
     @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ class TestTimm:
     def test_taps_look_where_their_grids_say(self, name: str) -> None:
         """The gradient of a sample of each tap is centred on its place, and as wide as its field."""
         backbone = TimmBackbone(name, in_channels=1)
-        outputs = read(backbone, 1).outputs
+        outputs = trace_network(backbone, 1).outputs
         size = 2 * outputs["stride32"].grid.field + 65
         image = torch.ones(1, 1, 33, size, dtype=torch.float64, requires_grad=True)
         taps = linear(backbone)(image)

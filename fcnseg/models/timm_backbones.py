@@ -1,6 +1,6 @@
 """Backbones out of timm (the extra `timm`): any network with feature maps at strides 8, 16 and 32.
 
-Whether such a network fits is read from its own layers (`fcnseg.models.reading`), not from a list.
+Whether such a network fits is read from its own layers (`fcnseg.models.tracing`), not from a list.
 """
 
 from importlib.util import find_spec

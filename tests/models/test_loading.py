@@ -14,9 +14,10 @@ from torch import nn
 
 from fcnseg.data import CityScenes, SegmentationData
 from fcnseg.errors import InputError
+from fcnseg.inference.device import default_device
 from fcnseg.labels import STREET11
-from fcnseg.models import FCN, create_model, default_device, load_checkpoint
-from fcnseg.models.store import from_pretrained
+from fcnseg.models import FCN, create_model, load_checkpoint
+from fcnseg.models.loading import from_pretrained
 from fcnseg.training import SegmentationModule
 
 

@@ -1,4 +1,4 @@
-"""Reading the geometry of any network: it runs once without data, and every layer tells where it looks.
+"""Trace the geometry of any network: it runs once without data, and every layer tells where it looks.
 
 Tensors on torch's meta device have shapes and no values, so a run costs milliseconds. Each carries its place:
 the grid of its samples on the image. Convolutions and poolings move the grid by what they were really called
@@ -19,11 +19,11 @@ from torch.overrides import TorchFunctionMode
 from fcnseg.geometry import IMAGE, GeometryError, Grid, Layer
 
 # Height and width differ in every parity, so that a layer that pads by the size of its input shows.
-READING_SIZE = (224, 225)
+TRACING_SIZE = (224, 225)
 
 
 @dataclass(frozen=True)
-class Place:
+class GridPlacement:
     """Where a tensor's samples lie.
 
     Attributes:
@@ -42,7 +42,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class LayerReading:
+class TracedLayer:
     """One convolution, pooling or linear layer over channels, at the size it was read at.
 
     Attributes:
@@ -63,24 +63,24 @@ class LayerReading:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Trace:
     """The layers of a network in the order they ran, and the places of its outputs by name."""
 
-    layers: tuple[LayerReading, ...]
-    outputs: dict[str, Place]
+    layers: tuple[TracedLayer, ...]
+    outputs: dict[str, GridPlacement]
 
 
-def read(network: nn.Module, in_channels: int, size: tuple[int, int] = READING_SIZE) -> Reading:
+def trace_network(network: nn.Module, in_channels: int, size: tuple[int, int] = TRACING_SIZE) -> Trace:
     """Run `network` on an empty image of `size` = (height, width); it returns a mapping of feature maps.
 
     Raises:
         GeometryError: when an output's place cannot be told, with the reason, or the network does not run.
     """
     values = {name: t.to("meta") for name, t in (*network.named_parameters(), *network.named_buffers())}
-    reader = _Reader()
+    tracer = _Tracer()
     image = torch.empty(1, in_channels, *size, device="meta")
-    reader.places[id(image)] = Place()
-    with torch.no_grad(), _evaluating(network), _names(network, reader), reader:
+    tracer.places[id(image)] = GridPlacement()
+    with torch.no_grad(), _evaluating(network), _names(network, tracer), tracer:
         try:
             outputs: Mapping[str, Tensor] = torch.func.functional_call(network, values, (image,))
         except GeometryError:
@@ -88,11 +88,11 @@ def read(network: nn.Module, in_channels: int, size: tuple[int, int] = READING_S
         except Exception as error:  # whatever a foreign network objects to
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise GeometryError(f"the network does not run on {size[0]}x{size[1]} pixels: {reason}") from error
-    places = {name: reader.places[id(tensor)] for name, tensor in outputs.items()}
+    places = {name: tracer.places[id(tensor)] for name, tensor in outputs.items()}
     for name, place in places.items():
         if place.lost or place.whole_image:
             raise GeometryError(f"{name}: its place on the image cannot be read: {place.lost or 'it has none'}")
-    return Reading(tuple(reader.layers), places)
+    return Trace(tuple(tracer.layers), places)
 
 
 @contextmanager
@@ -107,12 +107,12 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _names(network: nn.Module, reader: "_Reader") -> Iterator[None]:
-    """Tell the reader the name of the module that is running."""
+def _names(network: nn.Module, tracer: "_Tracer") -> Iterator[None]:
+    """Tell the tracer the name of the module that is running."""
     names = {module: name for name, module in network.named_modules()}
 
     def note(module: nn.Module, _: Any) -> None:
-        reader.module = names.get(module, reader.module)
+        tracer.module = names.get(module, tracer.module)
 
     handle = register_module_forward_pre_hook(note)
     try:
@@ -121,14 +121,14 @@ def _names(network: nn.Module, reader: "_Reader") -> Iterator[None]:
         handle.remove()
 
 
-class _Reader(TorchFunctionMode):
+class _Tracer(TorchFunctionMode):
     """Follows places through the functions that a network calls."""
 
     def __init__(self) -> None:
         super().__init__()
         self.module = ""
-        self.layers: list[LayerReading] = []
-        self.places: dict[int, Place] = {}
+        self.layers: list[TracedLayer] = []
+        self.places: dict[int, GridPlacement] = {}
         self._kept: list[Tensor] = []  # ids stay unique while the tensors live
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -141,7 +141,7 @@ class _Reader(TorchFunctionMode):
                 self.places[id(part)] = self._follow(name, operands, args, kwargs, part)
         return out
 
-    def _follow(self, name: str, operands: list[Tensor], args: Any, kwargs: Any, out: Tensor) -> Place:
+    def _follow(self, name: str, operands: list[Tensor], args: Any, kwargs: Any, out: Tensor) -> GridPlacement:
         places = [self.places[id(a)] for a in operands]
         if lost := next((p for p in places if p.lost), None):
             return lost
@@ -163,35 +163,35 @@ class _Reader(TorchFunctionMode):
             if name == "linear":
                 self._note(Layer(self.module, 1), _conv2d(*_as_1x1(*args, **kwargs)), first, out)
             return self._joined(placed)
-        return Place(lost=f"{name} in {self.module or 'the network'}")
+        return GridPlacement(lost=f"{name} in {self.module or 'the network'}")
 
-    def _layer(self, call: "_Call", place: Place, source: Tensor, out: Tensor) -> Place:
+    def _layer(self, call: "_Call", place: GridPlacement, source: Tensor, out: Tensor) -> GridPlacement:
         if any(len(set(pair)) > 1 for pair in (call.kernel, call.stride, call.padding, call.dilation)):
-            return Place(lost=f"{self.module} treats height and width differently ({call})")
+            return GridPlacement(lost=f"{self.module} treats height and width differently ({call})")
         if place.axes != (2, 3):
-            return Place(lost=f"{self.module}: rows and columns are not its last two dimensions")
+            return GridPlacement(lost=f"{self.module}: rows and columns are not its last two dimensions")
         layer = Layer(self.module, call.kernel[0], call.stride[0], call.padding[0], call.dilation[0], ceil=call.ceil)
         before, after = tuple(source.shape[2:]), (int(out.shape[2]), int(out.shape[3]))
         if tuple(layer.output_size(n) for n in before) != after:
-            return Place(lost=f"{self.module}: {before} pixels became {after}; {call} would not do that")
+            return GridPlacement(lost=f"{self.module}: {before} pixels became {after}; {call} would not do that")
         self._note(layer, call, place, out)
         return replace(place, grid=place.grid.then(layer), path=(*place.path, layer))
 
-    def _note(self, layer: Layer, call: "_Call", place: Place, out: Tensor) -> None:
+    def _note(self, layer: Layer, call: "_Call", place: GridPlacement, out: Tensor) -> None:
         """Add a row to the table of layers; `place` is that of its input."""
         size = (int(out.shape[place.axes[0]]), int(out.shape[place.axes[1]]))
         channels = int(out.shape[6 - sum(place.axes)])  # of the axes 0 to 3, the one that is neither batch nor place
         weights = call.weight.numel() if call.weight is not None else 0
         macs = weights * size[0] * size[1]
-        self.layers.append(LayerReading(layer, place.grid.then(layer), channels, size, weights + call.biases, macs))
+        self.layers.append(TracedLayer(layer, place.grid.then(layer), channels, size, weights + call.biases, macs))
 
-    def _joined(self, placed: list[Place]) -> Place:
+    def _joined(self, placed: list[GridPlacement]) -> GridPlacement:
         """The place of a sum, product or concatenation."""
         first = placed[0]
         for other in placed[1:]:
             if other.axes != first.axes or other.grid.map != first.grid.map:
                 shift = other.grid.origin - first.grid.origin
-                return Place(
+                return GridPlacement(
                     lost=f"{first.grid.name} and {other.grid.name} meet in {self.module}, {float(shift):g} pixels apart"
                 )
         field = max(p.grid.field for p in placed)

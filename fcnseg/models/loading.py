@@ -1,171 +1,52 @@
-"""The model store: a network with its weights and what is known of them, in a folder or on the Hugging Face Hub.
+"""Trained models out of folders, checkpoints, other programs' files and the Hugging Face Hub.
 
-A folder holds `model.safetensors`, `config.json` (the spec and the provenance) and `README.md`, the model card.
-Nothing in it is ever executed.
+Nothing in a file is executed, and a spec in it is checked before anything is built.
 """
 
 import json
 import re
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors.torch
 import torch
-from huggingface_hub import HfApi, ModelCard, PyTorchModelHubMixin, errors, hf_hub_download
+from huggingface_hub import HfApi, errors, hf_hub_download
 from safetensors import SafetensorError
+from torch import Tensor
 
 import fcnseg
 from fcnseg.errors import InputError
-from fcnseg.files import replacing
-from fcnseg.models.card import model_card
-from fcnseg.models.checkpoint import default_device, load_checkpoint, rebuild
+from fcnseg.labels import LabelSpace
+from fcnseg.models.build import build
+from fcnseg.models.fcn import FCN
+from fcnseg.models.saving import CONFIG, LIBRARY, PROVENANCE, WEIGHTS
 from fcnseg.models.sources import DEMO
 from fcnseg.models.spec import ModelSpec
+from fcnseg.models.weights import describe_weights, load_weights
 
-if TYPE_CHECKING:
-    from fcnseg.models.fcn import FCN
-
-LIBRARY = "fcnseg"
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-PROVENANCE: dict[str, type] = {"training_data": dict, "metrics": dict, "weights_source": str}
-"""What a config.json and `FCN.provenance` may tell of the weights, with the kind of value."""
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
 FOREIGN = (".caffemodel", ".pth")
 """Files that hold weights of other programs' FCNs."""
 
-
-class Storable(PyTorchModelHubMixin):
-    """What makes an FCN a citizen of the Hugging Face Hub: `save_pretrained`, `from_pretrained`, `push_to_hub`.
-
-    `push_to_hub("user/name", model_card_kwargs={...})` takes the options of `save_pretrained` in that dictionary.
-    """
-
-    # Not None: keeps the mixin from collecting the arguments of __init__; the spec says it all.
-    _hub_mixin_config: dict[str, Any] = {}  # noqa: RUF012
-    spec: ModelSpec
-    provenance: dict[str, Any]
-
-    def save_pretrained(
-        self,
-        save_directory: str | Path,
-        *,
-        dtype: str = "float32",
-        training_data: Mapping[str, Any] | None = None,
-        metrics: Mapping[str, Any] | None = None,
-        license: str | None = None,
-        push_to_hub: bool = False,
-        repo_id: str | None = None,
-        model_card_kwargs: dict[str, Any] | None = None,
-        **hub: Any,
-    ) -> str | None:
-        """Write `model.safetensors`, `config.json` and `README.md`; a save that is interrupted never looks whole.
-
-        Args:
-            save_directory: the folder, created where needed; a model in it is replaced.
-            dtype: of the stored weights; "float16" halves the file, which loads back into float32.
-            training_data, metrics: plain JSON values for config and card; by default the provenance's.
-            license: the licence's identifier, such as "mit", for the card.
-            push_to_hub: upload the model as well, to `repo_id`, which is named like the folder by default.
-            model_card_kwargs: these options as one dictionary, which is how `push_to_hub` hands them on.
-            hub: further options of `push_to_hub`, such as `private` or `token`.
-
-        Returns:
-            The address of the upload, if there was one.
-
-        Raises:
-            InputError: for another dtype, weights that are not finite in it, or values that are not plain JSON.
-            OSError: when a file cannot be written, on a full disk for instance; it names the file.
-        """
-        options: dict[str, Any] = {
-            "dtype": dtype,
-            "training_data": training_data,
-            "metrics": metrics,
-            "license": license,
-        }
-        options |= model_card_kwargs or {}
-        self._save_pretrained(Path(save_directory), **options)
-        if push_to_hub:
-            return self.push_to_hub(repo_id or Path(save_directory).name, model_card_kwargs=options, **hub)
-        return None
-
-    def _save_pretrained(
-        self,
-        save_directory: Path,
-        dtype: str = "float32",
-        training_data: Mapping[str, Any] | None = None,
-        metrics: Mapping[str, Any] | None = None,
-        license: str | None = None,
-    ) -> None:
-        config = self._config(training_data, metrics)
-        card = model_card(config, license)
-        try:
-            texts = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False).encode(), card.encode()
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{save_directory / CONFIG}: expected plain JSON values ({error})") from error
-        files = {CONFIG: texts[0], CARD: texts[1], WEIGHTS: self._packed(dtype)}
-        # All are written before any replaces an old one, and the first to be written is the last to appear: while
-        # weights and description may differ there is no config.json.
-        with ExitStack() as stack:
-            for name, content in files.items():
-                stack.enter_context(replacing(save_directory / name)).write_bytes(content)
-            (save_directory / CONFIG).unlink(missing_ok=True)
-
-    def _config(
-        self, training_data: Mapping[str, Any] | None = None, metrics: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """The content of config.json."""
-        given = {"training_data": training_data, "metrics": metrics}
-        provenance = self.provenance | {key: dict(value) for key, value in given.items() if value is not None}
-        return {
-            "library": LIBRARY,
-            "fcnseg_version": fcnseg.__version__,
-            "architecture": self.spec.to_dict(),
-            **{key: provenance.get(key) for key in PROVENANCE},
-        }
-
-    def _packed(self, dtype: str) -> bytes:
-        """The content of model.safetensors, in memory: its own writer reports a full disk as something else."""
-        if dtype not in DTYPES:
-            raise InputError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
-        state = {}
-        for name, value in self.state_dict().items():  # type: ignore[attr-defined]
-            value = value.detach().to("cpu", DTYPES[dtype] if value.is_floating_point() else None).contiguous()
-            if not value.isfinite().all():
-                raise InputError(f"{name}: has values that are not finite as {dtype}; the model was not saved")
-            state[name] = value
-        return safetensors.torch.save(state, metadata={"format": "pt"})
-
-    def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
-        """The model card, as `save_pretrained` writes it; `license` as there."""
-        return ModelCard(model_card(self._config(), options.get("license")))
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "FCN":
-        """`fcnseg.from_pretrained`, by the name that Hub users know."""
-        return from_pretrained(pretrained_model_name_or_path, **options)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def from_pretrained(
     source: str | Path,
-    device: str | None = None,
     *,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
-) -> "FCN":
-    """Load a trained model, in evaluation mode.
+) -> FCN:
+    """Load a trained model, on the CPU and in evaluation mode.
 
     Args:
         source: a folder written by `save_pretrained`; a training checkpoint; a `.caffemodel`; a `.pth` of
             pytorch-fcn; "demo", the small model that comes with the package (a folder of that name is "./demo");
             or the name "user/name" of a model on the Hugging Face Hub. A path that exists comes before the Hub.
-        device: to put the model on; the CPU by default, "auto" for the first GPU.
         revision: branch, tag or commit on the Hub.
         cache_dir, token, local_files_only, force_download: as everywhere in huggingface_hub.
 
@@ -176,11 +57,10 @@ def from_pretrained(
     if not path.exists() and _may_be_on_hub(source):
         options = {"cache_dir": cache_dir, "token": token, "force_download": force_download}
         path = _download(str(source), revision, local_files_only, **options)
-    model = _load(path)
-    return model if device is None else model.to(default_device(device))
+    return _load(path)
 
 
-def _load(path: Path) -> "FCN":
+def _load(path: Path) -> FCN:
     if path.name in (CONFIG, WEIGHTS):
         path = path.parent
     if path.is_dir():
@@ -190,7 +70,7 @@ def _load(path: Path) -> "FCN":
     return _load_foreign(path) if path.suffix in FOREIGN else load_checkpoint(path)
 
 
-def _load_folder(folder: Path) -> "FCN":
+def _load_folder(folder: Path) -> FCN:
     config = read_config(folder / CONFIG)
     weights = folder / WEIGHTS
     try:
@@ -203,12 +83,9 @@ def _load_folder(folder: Path) -> "FCN":
     return model
 
 
-def _load_foreign(path: Path) -> "FCN":
+def _load_foreign(path: Path) -> FCN:
     """A network that another program trained, built and prepared as its file says."""
-    from fcnseg.models.registry import create_model  # see `rebuild`
-    from fcnseg.models.weights import describe_weights, load_weights
-
-    model = create_model(**describe_weights(path))
+    model = build(ModelSpec(**describe_weights(path)))
     load_weights(model, path)
     model.provenance = {"weights_source": path.name}
     return model.eval()
@@ -249,6 +126,76 @@ def _check_fields(
     for key, value in found.items():
         if not isinstance(value, known[key]) and not (value is None and key in optional):
             raise InputError(f"{path}: {key} is a {type(value).__name__}; expected a {known[key].__name__}")
+
+
+def load_checkpoint(path: str | Path) -> FCN:
+    """Rebuild the model that a training checkpoint holds, on the CPU, in evaluation mode, with its provenance.
+
+    Raises:
+        InputError: when the file is missing, damaged, or no fcnseg checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        spec = dict(content["hyper_parameters"]["spec"])
+        prefix = "model."
+        state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+        provenance = dict(content.get("provenance", {}))
+        json.dumps(provenance, allow_nan=False)
+    except Exception as error:  # a damaged file fails in torch's reader with almost any exception
+        raise InputError(f"{path}: not an fcnseg checkpoint, or damaged") from error
+    model = rebuild(spec, state, path, path)
+    model.provenance = provenance
+    return model
+
+
+def rebuild(spec: dict[str, Any], state: Mapping[str, Any], described_in: Path, weights_in: Path) -> FCN:
+    """The model of a spec's `to_dict()` with the weights of a state dict, in evaluation mode.
+
+    Raises:
+        InputError: when the spec describes no model, or the weights are not finite or not this model's.
+    """
+    try:
+        model = build(ModelSpec(**spec))
+        _check_classes(model)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise InputError(f"{described_in}: its spec describes no model ({_first_line(error)})") from error
+    if problem := _misfit(model.state_dict(), state):
+        raise InputError(f"{weights_in}: weights do not fit {model.spec.name} ({problem})")
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _check_classes(model: FCN) -> None:
+    """A label space must be a valid one, with a name for each channel of the logits."""
+    spec = model.spec
+    if spec.label_space is not None and (named := LabelSpace(**spec.label_space).num_classes) != spec.num_classes:
+        raise InputError(f"num_classes={spec.num_classes}, but its label space has {named} classes")
+
+
+def _misfit(expected: Mapping[str, Tensor], found: Mapping[str, Any]) -> str:
+    """What keeps `found` from being a model's finite weights; empty when nothing does."""
+    for names, problem in ((expected.keys() - found.keys(), "missing"), (found.keys() - expected.keys(), "unknown")):
+        if names:
+            first, *others = sorted(names)
+            return f"{first}{f' and {len(others)} more' if others else ''} {problem}"
+    for name, ours in expected.items():
+        theirs = found[name]
+        if not isinstance(theirs, Tensor) or theirs.layout != torch.strided:
+            return f"{name} is no tensor of plain values"
+        if theirs.shape != ours.shape:
+            return f"size mismatch for {name}: {tuple(theirs.shape)}, expected {tuple(ours.shape)}"
+        if theirs.dtype != ours.dtype and not (theirs.dtype in FLOATS and ours.dtype in FLOATS):
+            return f"{name} is {theirs.dtype}, expected {ours.dtype}"
+        if not theirs.isfinite().all():
+            return f"{name} has values that are not finite"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _may_be_on_hub(source: str | Path) -> bool:
