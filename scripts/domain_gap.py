@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from fcnseg.data import STREET11, CamVid, CityScenes
-from fcnseg.data.caching import Segmented
 from fcnseg.data.citygen import LOOKS
+from fcnseg.data.dataset import SegmentationDataset
 from fcnseg.data.transforms import resize_image, resize_mask
 
 SIZE = (120, 180)
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--root", required=True, help="CamVid, with train/ and trainannot/")
     parser.add_argument("--images", type=int, default=92, help="of each dataset, evenly spread (default: %(default)s)")
     arguments = parser.parse_args()
-    sets: dict[str, Segmented] = {"CamVid": CamVid(arguments.root, "train")}
+    sets: dict[str, SegmentationDataset] = {"CamVid": CamVid(arguments.root, "train")}
     sets |= {look: CityScenes(arguments.images, look=look, size=(180, 240)) for look in LOOKS}
     tables = {name: measure(dataset, arguments.images) for name, dataset in sets.items()}
     print(f"{'':12}{'':11}" + "".join(f"{column:>12}" for column in COLUMNS))
@@ -34,7 +34,7 @@ def main() -> None:
             print(f"{name:12}{source:11}" + "".join(f"{value:12.2f}" for value in table[index]))
 
 
-def measure(dataset: Segmented, images: int) -> np.ndarray:
+def measure(dataset: SegmentationDataset, images: int) -> np.ndarray:
     """(classes, 5) medians over `images` images, evenly spread over the dataset; columns as in `COLUMNS`."""
     found = [tones(*dataset[int(i)][:2]) for i in np.linspace(0, len(dataset) - 1, images)]
     values = np.stack(found)  # (images, classes, 4)

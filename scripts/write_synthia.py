@@ -10,7 +10,7 @@ import argparse
 import sys
 
 from fcnseg.data.citygen import LOOKS
-from fcnseg.data.synthia_scenes import LAYOUTS, write_synthia
+from fcnseg.data.citygen.synthia_layout import LAYOUTS, write_synthia
 from fcnseg.errors import InputError
 
 

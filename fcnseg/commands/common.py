@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from fcnseg.data import SegmentationData
-from fcnseg.data.packing import packed_nodes
+from fcnseg.data.storage.packing import packed_nodes
 from fcnseg.errors import InputError
 
 KEYS = ("root", "packed", "parts", "domains")
@@ -59,7 +59,7 @@ def _take_parts(arguments: DictConfig, parts: Any) -> None:
             raise InputError(f"data.parts.{name}: no such domain; expected one of {', '.join(arguments.train)}")
         if not isinstance(part, DictConfig) or "share" not in part or set(part) - {"share", "start"}:
             raise InputError(f"data.parts.{name}={part}: {example}")
-        arguments.train[name] = {"_target_": "fcnseg.data.Part", "dataset": arguments.train[name], **part}
+        arguments.train[name] = {"_target_": "fcnseg.data.Subset", "dataset": arguments.train[name], **part}
 
 
 def _keep(arguments: DictConfig, names: Any) -> None:

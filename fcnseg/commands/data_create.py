@@ -13,18 +13,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fcnseg.commands.common import relative, require_value
-from fcnseg.data.described import Described, describe, write_description
-from fcnseg.data.examination import Facts, Part
-from fcnseg.data.folder import PairedFiles
-from fcnseg.data.inspection import KINDS, Finding, Inspection, inspect, plain
-from fcnseg.data.pairing import (
+from fcnseg.data.datasets.described import Described
+from fcnseg.data.datasets.pairs import PairedFiles
+from fcnseg.data.inspection.description import describe, write_description
+from fcnseg.data.inspection.pairing import (
     find_label_space,
     list_by_name,
     pair_folders,
     pair_listed,
-    split_part,
+    split_pairs,
     values_in_labels,
 )
+from fcnseg.data.inspection.report import KINDS, Finding, Inspection, inspect, plain
+from fcnseg.data.inspection.samples import Facts, InspectedSplit
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import LABEL_SPACES
 from fcnseg.labels import LabelSpace
@@ -34,11 +35,11 @@ def run(config: DictConfig) -> None:
     output = Path(require_value(config, "output", "dataset.yaml"))
     if output.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"output={output}: expected a file ending in .yaml")
-    parts = plain_parts(config)
-    with progress_bar("checking", sum(len(part.dataset) for part in parts)) as advance:
-        inspection = inspect(parts, workers=config.workers, checksums=True, advance=advance)
+    splits = plain_parts(config)
+    with progress_bar("checking", sum(len(split.dataset) for split in splits)) as advance:
+        inspection = inspect(splits, workers=config.workers, checksums=True, advance=advance)
     require_sound(inspection, config.skip_bad)
-    facts = {part.split: [f for f in inspection.facts if f.split == part.split and not is_bad(f)] for part in parts}
+    facts = {split.name: [f for f in inspection.facts if f.split == split.name and not is_bad(f)] for split in splits}
     if empty := [split for split, kept in facts.items() if not kept]:
         raise InputError(f"{empty[0]}: no pair without mistakes is left; {HOW_TO_SEE}")
     description = describe(inspection, facts, reading_of(config), settings_of(config))
@@ -51,7 +52,7 @@ def run(config: DictConfig) -> None:
 HOW_TO_SEE = "fcnseg data inspect with the same images, labels and classes shows all"
 
 
-def plain_parts(config: DictConfig) -> list[Part]:
+def plain_parts(config: DictConfig) -> list[InspectedSplit]:
     """Training and, where it is given or to be split off, validation, as the settings say.
 
     Raises:
@@ -73,7 +74,7 @@ def plain_parts(config: DictConfig) -> list[Part]:
         raise InputError(f"val={config.val}: expected a share above 0 and below 1, or null for no validation")
     if len(train.dataset) < 2:
         raise InputError(f"val={config.val}: a single pair cannot be split; give val=null or val_images and val_labels")
-    return list(split_part(train, config.val, config.val_block, config.seed, **reading))
+    return list(split_pairs(train, config.val, config.val_block, config.seed, **reading))
 
 
 def label_space_of(config: DictConfig) -> LabelSpace:

@@ -9,23 +9,23 @@ from rich.text import Text
 
 from fcnseg.commands.common import build_data, relative
 from fcnseg.commands.data_create import plain_parts, progress_bar
-from fcnseg.data.contact_sheet import save_contact_sheet, save_histogram
-from fcnseg.data.described import Described, description_path, read_description
-from fcnseg.data.examination import Part
-from fcnseg.data.inspection import Finding, Inspection, inspect, plain, write_report
+from fcnseg.data.datasets.described import Described, description_path, read_description
+from fcnseg.data.inspection.contact_sheet import save_contact_sheet, save_histogram
+from fcnseg.data.inspection.report import Finding, Inspection, inspect, plain, write_report
+from fcnseg.data.inspection.samples import InspectedSplit
 from fcnseg.errors import InputError
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def run(config: DictConfig) -> None:
-    parts = find_parts(config)
+    splits = find_parts(config)
     output = Path(config.output)
     if output.exists() and not output.is_dir():
         raise InputError(f"output={output}: expected a folder, found a file")
-    with progress_bar("checking", sum(len(part.dataset) for part in parts)) as advance:
+    with progress_bar("checking", sum(len(split.dataset) for split in splits)) as advance:
         inspection = inspect(
-            parts, smallest=config.smallest, near=config.near, workers=config.workers, advance=advance
+            splits, smallest=config.smallest, near=config.near, workers=config.workers, advance=advance
         )  # fmt: skip
     write_report(inspection, output / "report.json")
     save_contact_sheet(inspection, output / "contact_sheet.png", config.pictures)
@@ -39,7 +39,7 @@ def run(config: DictConfig) -> None:
         )
 
 
-def find_parts(config: DictConfig) -> list[Part]:
+def find_parts(config: DictConfig) -> list[InspectedSplit]:
     """The splits that the settings mean.
 
     Raises:
@@ -59,16 +59,18 @@ def find_parts(config: DictConfig) -> list[Part]:
         return plain_parts(config)
     if ways["dataset"]:
         path = description_path(config.dataset)
-        return [Part(split, Described(path, split, check=False)) for split in read_description(path)["splits"]]
+        return [
+            InspectedSplit(split, Described(path, split, check=False)) for split in read_description(path)["splits"]
+        ]
     data = build_data(config)
     domains = {"train" if len(data.train) == 1 else f"train/{name}": dataset for name, dataset in data.train.items()}
-    return [*(Part(split, dataset) for split, dataset in domains.items()), Part("val", data.val)]
+    return [*(InspectedSplit(split, dataset) for split, dataset in domains.items()), InspectedSplit("val", data.val)]
 
 
 def show(inspection: Inspection) -> None:
     """Print the findings, or that there are none."""
     console = Console(width=None if Console().is_terminal else 150, highlight=False)
-    counts = ", ".join(f"{len(part.dataset)} {part.split}" for part in inspection.parts)
+    counts = ", ".join(f"{len(split.dataset)} {split.name}" for split in inspection.splits)
     console.print(f"{counts} pairs, {inspection.label_space.num_classes} classes of {inspection.label_space.name}")
     if not inspection.findings:
         console.print("nothing found")

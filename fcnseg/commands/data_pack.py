@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fcnseg.commands.common import build_data, relative, require_value
-from fcnseg.data.packing import Packing, pack
+from fcnseg.data.storage.packing import Packing, pack
 
 
 def run(config: DictConfig) -> None:

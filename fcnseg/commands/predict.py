@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from rich.progress import track
 
 from fcnseg.commands.common import require_value
-from fcnseg.data.folder import list_images
+from fcnseg.data.files.listing import list_images
 from fcnseg.errors import InputError
 from fcnseg.inference import Predictor
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fcnseg.commands.common import build_data, domain_names
 from fcnseg.data.bgc import apportion
-from fcnseg.data.module import MIXINGS
+from fcnseg.data.datamodule import MIXINGS
 from fcnseg.errors import InputError
 
 DOMAINS = ("real", "synthetic", "all")

@@ -1,18 +1,16 @@
 """Data: label spaces, datasets, augmentation, and batches of one domain or several."""
 
-from fcnseg.data.camvid import CamVid, CamVid32, camvid32_as_street11
-from fcnseg.data.citygen import CityScenes
-from fcnseg.data.cityscapes import Cityscapes
-from fcnseg.data.described import Described
-from fcnseg.data.folder import PairedFiles, PairedFolder
-from fcnseg.data.kitti import Kitti
-from fcnseg.data.module import SegmentationData
-from fcnseg.data.packing import Packed
-from fcnseg.data.part import Part
-from fcnseg.data.remapped import Remapped
-from fcnseg.data.synthia import SynthiaRand, SynthiaRandCityscapes, SynthiaSeqs
-from fcnseg.data.synthia_scenes import write_synthia
-from fcnseg.data.voc import Sbd, Voc
+from fcnseg.data.citygen import CityScenes, write_synthia
+from fcnseg.data.datamodule import SegmentationData
+from fcnseg.data.dataset import Concat, Remapped, SegmentationDataset, Subset
+from fcnseg.data.datasets.camvid import CamVid, CamVid32, camvid32_as_street11
+from fcnseg.data.datasets.cityscapes import Cityscapes
+from fcnseg.data.datasets.described import Described
+from fcnseg.data.datasets.kitti import Kitti
+from fcnseg.data.datasets.pairs import PairedFiles, PairedFolder
+from fcnseg.data.datasets.synthia import SynthiaRand, SynthiaRandCityscapes, SynthiaSeqs
+from fcnseg.data.datasets.voc import Sbd, Voc
+from fcnseg.data.storage.packing import Packed
 from fcnseg.label_spaces import LABEL_SPACES
 from fcnseg.labels import IGNORE_INDEX, STREET11, LabelSpace
 
@@ -24,16 +22,18 @@ __all__ = [
     "CamVid32",
     "CityScenes",
     "Cityscapes",
+    "Concat",
     "Described",
     "Kitti",
     "LabelSpace",
     "Packed",
     "PairedFiles",
     "PairedFolder",
-    "Part",
     "Remapped",
     "Sbd",
     "SegmentationData",
+    "SegmentationDataset",
+    "Subset",
     "SynthiaRand",
     "SynthiaRandCityscapes",
     "SynthiaSeqs",

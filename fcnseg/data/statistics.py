@@ -1,17 +1,14 @@
 """Mean and standard deviation of a dataset's channels, for images that are not like ImageNet's."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from fcnseg.data.module import Segmented
+from fcnseg.data.dataset import SegmentationDataset
 
 PIXELS = 2_000_000
 """About as many pixels decide."""
 
 
-def channel_statistics(dataset: "Segmented", limit: int = 200) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(dataset: SegmentationDataset, limit: int = 200) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of every channel, in the images' own values.
 
     Up to `limit` images, spread evenly over the dataset, give the pixels of a regular grid. A channel's values are

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fcnseg.data.classes import distinct_colours
-from fcnseg.data.reading import as_file_values, picture_pixels, read_image
+from fcnseg.classes import distinct_colours
+from fcnseg.data.files.images import as_file_values, picture_pixels, read_image
 from fcnseg.data.transforms import resize_image, scale_values
 from fcnseg.errors import InputError
 from fcnseg.files import replacing

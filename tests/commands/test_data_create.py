@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from fcnseg.data.described import Described
+from fcnseg.data.datasets.described import Described
 
 Run = Callable[..., int]
 

@@ -24,7 +24,7 @@ train:
     images: ${{data.root}}/images
     labels: ${{data.root}}/labels
     label_space:
-      _target_: fcnseg.data.classes.label_space_from_file
+      _target_: fcnseg.classes.label_space_from_file
       names: ${{data.root}}/classes.txt
     {reading}
 val: *pairs

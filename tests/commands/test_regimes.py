@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from fcnseg.commands.configuration import config_folder, register_models
 from fcnseg.commands.regimes import apply_regime, divide
 from fcnseg.data import CityScenes
-from fcnseg.data.packing import pack
+from fcnseg.data.storage.packing import pack
 from fcnseg.errors import InputError
 
 TRAIN = (

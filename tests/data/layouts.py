@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from fcnseg.data.folder import Pairs
+from fcnseg.data.datasets.pairs import Pairs
 
 
 def names(dataset: Pairs) -> list[str]:

@@ -15,9 +15,9 @@ from PIL import Image
 
 from fcnseg.data import CamVid, CityScenes
 from fcnseg.data.bgc import BalancedBatchSampler, Draw
-from fcnseg.data.caching import Sample, Segmented
-from fcnseg.data.module import SegmentationData
-from fcnseg.data.packing import Packed, pack
+from fcnseg.data.datamodule import SegmentationData
+from fcnseg.data.dataset import Sample, SegmentationDataset
+from fcnseg.data.storage.packing import Packed, pack
 from fcnseg.data.transforms import street_pipeline
 
 SIZE = (32, 48)
@@ -120,7 +120,7 @@ def test_six_to_four_by_hand(world: int, expected: list[tuple[int, int]]) -> Non
 class Noted:
     """A dataset that notes the names that were read."""
 
-    def __init__(self, dataset: Segmented, names: list[str]) -> None:
+    def __init__(self, dataset: SegmentationDataset, names: list[str]) -> None:
         self.dataset, self.names, self.label_space = dataset, names, dataset.label_space
 
     def __len__(self) -> int:
@@ -132,11 +132,11 @@ class Noted:
         return sample
 
 
-def scenes() -> dict[str, Segmented]:
+def scenes() -> dict[str, SegmentationDataset]:
     return {look: CityScenes(length, seed=1, look=look, size=SIZE) for look, length in LENGTHS.items()}
 
 
-def bgc(train: dict[str, Segmented], workers: int = 0) -> SegmentationData:
+def bgc(train: dict[str, SegmentationDataset], workers: int = 0) -> SegmentationData:
     val = next(iter(train.values()))
     return SegmentationData(
         train, val, size=SIZE, ratio=RATIO, augment=street_pipeline(SIZE), num_workers=workers, seed=3
@@ -184,7 +184,7 @@ def test_a_later_start_leaves_out_what_is_done() -> None:
 # Kinds of datasets
 
 
-def written(dataset: Segmented, root: Path) -> CamVid:
+def written(dataset: SegmentationDataset, root: Path) -> CamVid:
     """The samples as files, in CamVid's layout."""
     for folder in ("train", "trainannot"):
         (root / folder).mkdir(parents=True)
@@ -198,9 +198,11 @@ def written(dataset: Segmented, root: Path) -> CamVid:
 def test_files_packs_and_embedded_scenes_give_one_sequence(tmp_path: Path) -> None:
     """The same names and pixels in the same batches, which follow from lengths and seed alone."""
     embedded = scenes()
-    files: dict[str, Segmented] = {name: written(dataset, tmp_path / name) for name, dataset in embedded.items()}
+    files: dict[str, SegmentationDataset] = {
+        name: written(dataset, tmp_path / name) for name, dataset in embedded.items()
+    }
     pack(files, files["real"], tmp_path / "packed")
-    packed: dict[str, Segmented] = {name: Packed(tmp_path / "packed" / "train" / name) for name in files}
+    packed: dict[str, SegmentationDataset] = {name: Packed(tmp_path / "packed" / "train" / name) for name in files}
     expected = [
         list(embedded.values())[draw.domain][draw.index][2]
         for batch in BalancedBatchSampler(LENGTHS, RATIO, 10, seed=3, steps=8)

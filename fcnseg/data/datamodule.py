@@ -1,0 +1,311 @@
+"""The Lightning data module: one domain or several for training, one for validation."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fcnseg.data.bgc import BalancedBatchSampler, Draw, PooledBatchSampler
+from fcnseg.data.dataset import SegmentationDataset, read_mask
+from fcnseg.data.statistics import channel_statistics
+from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
+from fcnseg.data.transforms import Augment, resize_image, resize_pipeline
+from fcnseg.errors import InputError
+from fcnseg.labels import IGNORE_INDEX
+
+CACHES = ("none", "ram", "disk")
+MIXINGS = ("balanced", "pooled")
+
+
+class _Training(Dataset):
+    """Augmented samples of several domains, by the sampler's draws."""
+
+    def __init__(self, domains: Sequence[SegmentationDataset], augment: Augment, seed: int) -> None:
+        self.domains, self.augment, self.seed = domains, augment, seed
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        image, mask, _ = self.domains[draw.domain][draw.index]
+        seed = np.random.SeedSequence([self.seed, draw.domain, draw.count]).generate_state(1)[0]
+        image, mask = self.augment(image, mask, int(seed))
+        return {"image": _to_tensor(image), "mask": _to_indices(mask), "domain": draw.domain}
+
+
+class _Validation(Dataset):
+    """Samples resized for the model, with masks in their own size."""
+
+    def __init__(self, dataset: SegmentationDataset, size: Sequence[int] | None) -> None:
+        self.dataset, self.size = dataset, size
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, mask, name = self.dataset[index]
+        resized = _to_tensor(resize_image(image, self.size))
+        return {"image": resized, "mask": _to_indices(mask), "name": name, "index": index}
+
+
+class _Shard:
+    """Every `num_replicas`-th index: no sample twice, so that distributed scores stay exact."""
+
+    def __init__(self, length: int, num_replicas: int, rank: int) -> None:
+        self.indices = range(rank, length, num_replicas)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+
+class _TrainingLoader(DataLoader):
+    """Begins to read when the first batch is asked for, and not when Lightning makes the iterator.
+
+    Lightning makes it before it restores a checkpoint, to count the batches; worker processes would prepare the
+    batches of a run that begins anew.
+    """
+
+    def __iter__(self) -> Any:
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing: the place in the data is Lightning's own count of the batches that were trained on.
+
+        That there is such a method tells Lightning that training can go on in the midst of an epoch.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing to load, see `state_dict`."""
+
+
+class SegmentationData(LightningDataModule):
+    """Training batches of one or several domains, and validation on one.
+
+    A run that goes on from a checkpoint, also one from the midst of an epoch, trains on the batches that it would
+    have seen without the interruption, in their order: the sampler begins after the batches that are done.
+
+    Args:
+        train: datasets by domain name; the first one sets the length of an epoch. Empty: validation only.
+        val: the validation dataset.
+        size: (height, width) of the model's input; None keeps validation images in their own size.
+        ratio: share of each domain in a batch, such as {"real": 6, "synthetic": 4}; equal by default.
+        mixing: "balanced" batches hold each domain's share; "pooled" ones are drawn from the images of all domains
+            shuffled together, whatever the ratio.
+        augment: training augmentation; by default only the resize to `size`.
+        batch_size: samples of a global batch, over all processes.
+        steps_per_epoch: batches per epoch; by default one pass over the first domain, or over the pool.
+        num_workers: processes that prepare samples, for each training process. By default none without a
+            GPU, where they take the cores from the network, and up to 8 with one.
+        cache: "ram" decodes every dataset once into memory, "disk" once into a file that later runs and other
+            processes use too; "none" decodes from its files each time.
+        cache_folder: where "disk" keeps its files; by default `fcnseg` in the user's cache folder.
+        cache_limit: how many GB all files in that folder may take.
+        seed: of sampling and augmentation.
+
+    Raises:
+        InputError: when label spaces differ, or a value is out of range.
+    """
+
+    def __init__(
+        self,
+        train: Mapping[str, SegmentationDataset],
+        val: SegmentationDataset,
+        *,
+        size: Sequence[int] | None,
+        ratio: Mapping[str, float] | None = None,
+        mixing: str = "balanced",
+        augment: Augment | None = None,
+        batch_size: int = 10,
+        steps_per_epoch: int | None = None,
+        num_workers: int | None = None,
+        cache: str = "none",
+        cache_folder: str | Path | None = None,
+        cache_limit: float = LIMIT,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, count, least in (
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers or 0, 0),
+            ("seed", seed, 0),
+            ("steps_per_epoch", 1 if steps_per_epoch is None else steps_per_epoch, 1),
+        ):
+            if not isinstance(count, int) or count < least:
+                raise InputError(f"{name}={count!r}: expected a whole number from {least} on")
+        for key, choice, choices in (("mixing", mixing, MIXINGS), ("cache", cache, CACHES)):
+            if choice not in choices:
+                raise InputError(f"{key} {choice!r}: expected one of {', '.join(choices)}")
+        if not isinstance(cache_limit, int | float) or not cache_limit > 0:
+            raise InputError(f"cache_limit={cache_limit!r}: expected a number of GB above 0")
+        if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)):
+            raise InputError(f"size {list(size)}: expected [height, width] in pixels")
+        if train and size is None and augment is None:
+            raise InputError("size: expected [height, width], which training batches need")
+        spaces = {name: dataset.label_space for name, dataset in (*train.items(), ("val", val))}
+        self.label_space = val.label_space
+        for name, space in spaces.items():
+            if space.classes != self.label_space.classes:
+                raise InputError(
+                    f"domain {name!r} has label space {space.name!r}, validation {self.label_space.name!r}"
+                )
+        self.train, self.val = dict(train), val
+        self.size = tuple(size) if size else None
+        self.ratio = dict(ratio) if ratio else dict.fromkeys(train, 1.0)
+        self.mixing = mixing
+        self.augment: Augment = augment or resize_pipeline(size or ())
+        self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
+        self.num_workers, self.seed = num_workers, seed
+        self.cache, self.cache_folder, self.cache_limit = cache, cache_folder, cache_limit
+        if train:
+            self.batches()  # raises at once when ratio and batch size do not fit
+
+    def image_facts(self) -> dict[str, Any]:
+        """What a model must know of the images, as arguments of `create_model`; reads one image of each dataset.
+
+        8-bit RGB images leave mean and standard deviation to the model, whose weights may bring theirs. Of other
+        images they are those that their first domain tells, or measured on it.
+
+        Raises:
+            InputError: when datasets differ in channels, type or scaling.
+        """
+        found = {name: _facts(dataset) for name, dataset in (*self.train.items(), ("val", self.val))}
+        first, facts = next(iter(found.items()))
+        for name, others in found.items():
+            for key, value in others.items():
+                if value != facts[key]:
+                    raise InputError(f"images of {name!r} have {key}={value}, those of {first!r} {facts[key]}")
+        if facts != {"in_channels": 3, "image_type": "uint8", "scaling": None}:
+            source = self.train.get(first, self.val)
+            told = getattr(source, "mean", None), getattr(source, "std", None)
+            facts["mean"], facts["std"] = told if None not in told else channel_statistics(source)
+        return facts
+
+    def setup(self, stage: str | None = None) -> None:
+        self.val = self._cached(self.val)
+        if stage == "fit":
+            self.train = {name: self._cached(dataset) for name, dataset in self.train.items()}
+
+    def _cached(self, dataset: SegmentationDataset) -> SegmentationDataset:
+        if self.cache == "none" or isinstance(dataset, Preloaded | DiskCached):
+            return dataset
+        return Preloaded(dataset) if self.cache == "ram" else DiskCached(dataset, self.cache_folder, self.cache_limit)
+
+    def batches(
+        self, num_replicas: int = 1, rank: int = 0, done: Callable[[], int] | None = None
+    ) -> BalancedBatchSampler:
+        """The training sampler of one of `num_replicas` processes; `done` as in `BalancedBatchSampler`.
+
+        Raises:
+            InputError: when there is no training domain, or ratio and batch size do not fit.
+        """
+        if not self.train:
+            raise InputError("train: expected at least one domain; this data is for validation only")
+        lengths = {name: len(dataset) for name, dataset in self.train.items()}
+        options: dict[str, Any] = {
+            "steps": self.steps_per_epoch,
+            "seed": self.seed,
+            "num_replicas": num_replicas,
+            "rank": rank,
+            "done": done,
+        }
+        if self.mixing == "pooled":
+            return PooledBatchSampler(lengths, self.batch_size, **options)
+        return BalancedBatchSampler(lengths, self.ratio, self.batch_size, **options)
+
+    def train_dataloader(self) -> DataLoader:
+        dataset = _Training(list(self.train.values()), self.augment, self.seed)
+        done = self._batches_done if self.trainer else None
+        return self._loader(dataset, _TrainingLoader, batch_sampler=self.batches(*self._processes(), done))
+
+    def val_dataloader(self) -> DataLoader:
+        return self.validation_loader(*self._processes())
+
+    def validation_loader(self, num_replicas: int = 1, rank: int = 0) -> DataLoader:
+        """The whole validation set, or the part of it that one of several processes scores."""
+        dataset = _Validation(self.val, self.size)
+        sampler = _Shard(len(self.val), num_replicas, rank)
+        return self._loader(dataset, sampler=sampler, batch_size=8 if self.size else 1, collate_fn=_collate)
+
+    def _processes(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _batches_done(self) -> int:
+        """Batches that the trainer has trained on, over all epochs and interruptions."""
+        return self.trainer.fit_loop.total_batch_idx + 1 if self.trainer else 0
+
+    def _loader(self, dataset: Dataset, kind: type[DataLoader] = DataLoader, **options: Any) -> DataLoader:
+        workers = self.num_workers if self.num_workers is not None else default_workers()
+        return kind(
+            dataset,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_single_threaded if workers else None,
+            **options,
+        )
+
+    def class_pixels(self, limit: int = 500) -> np.ndarray:
+        """(num_classes, 2) float: per class, its pixels and the pixels of the images that show it.
+
+        Domains weigh as in a batch; of each, up to `limit` masks spread evenly over it are counted.
+        """
+        total = np.zeros((self.label_space.num_classes, 2))
+        pooled = self.mixing == "pooled"
+        for name, dataset in self.train.items():
+            step = max(1, -(-len(dataset) // limit))
+            counted = np.zeros_like(total)
+            indices = range(0, len(dataset), step)
+            for index in indices:
+                counted += _count(read_mask(dataset, index), self.label_space.num_classes)
+            total += counted / len(indices) * (len(dataset) if pooled else self.ratio[name])
+        return total
+
+
+def _facts(dataset: SegmentationDataset) -> dict[str, Any]:
+    image = dataset[0][0]
+    return {
+        "in_channels": image.shape[2],
+        "image_type": image.dtype.name,
+        "scaling": getattr(dataset, "scaling", None),
+    }
+
+
+def default_workers() -> int:
+    """Processes that prepare samples for one training process."""
+    gpus = torch.cuda.device_count()
+    return min(8, (os.cpu_count() or 1) // gpus) if gpus else 0
+
+
+def _count(mask: np.ndarray, classes: int) -> np.ndarray:
+    pixels = np.bincount(mask.ravel(), minlength=IGNORE_INDEX + 1)[:classes]
+    return np.stack([pixels, (pixels > 0) * pixels.sum()], axis=1)
+
+
+def _to_tensor(image: np.ndarray) -> Tensor:
+    """(H, W, C) array to a (C, H, W) tensor of the same values, in memory of its own: a cache is read only."""
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+
+
+def _to_indices(mask: np.ndarray) -> Tensor:
+    """(H, W) array of class indices to a tensor of int64, which losses ask for."""
+    return torch.from_numpy(mask.astype(np.int64))
+
+
+def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack the images; masks stay a list, since their sizes may differ."""
+    batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
+    return batch | {"image": torch.stack(batch["image"])}
+
+
+def _single_threaded(worker: int) -> None:
+    """Worker processes are the parallelism; OpenCV's own threads would fight over the cores."""
+    import cv2
+
+    cv2.setNumThreads(0)

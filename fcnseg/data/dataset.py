@@ -1,0 +1,184 @@
+"""What a dataset is, and datasets made of others: in another label space, a part of one, several in a row."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from typing import Any, Protocol
+
+import numpy as np
+
+from fcnseg.errors import InputError
+from fcnseg.label_spaces import get_label_space
+from fcnseg.labels import LabelSpace
+
+Sample = tuple[np.ndarray, np.ndarray, str]
+"""(H, W, C) image, (H, W) uint8 mask, name."""
+
+TOLD = ("scaling", "mean", "std", "mapping")
+"""What a dataset may tell of itself: a logarithmic scale that its images are brought to; mean and standard deviation
+of each channel, in image values; and which class of its files became which of its own."""
+
+
+class SegmentationDataset(Protocol):
+    """What a dataset is: (image, mask, name) by index, and the label space of its masks.
+
+    It may have more: `mask(index)` gives a mask without reading its image, and attributes named in `TOLD` tell of its
+    images.
+    """
+
+    label_space: LabelSpace
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def read_all(dataset: SegmentationDataset, threads: int = 4) -> Iterator[Sample]:
+    """Every sample in order, decoded by several threads that stay a few samples ahead of the reader."""
+    ahead = 4 * threads
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(dataset), ahead):
+            yield from pool.map(dataset.__getitem__, range(start, min(start + ahead, len(dataset))))
+
+
+def read_mask(dataset: SegmentationDataset, index: int) -> np.ndarray:
+    """The mask of a sample, without its image where the dataset can do that."""
+    return dataset.mask(index) if hasattr(dataset, "mask") else dataset[index][1]
+
+
+class Wrapper:
+    """A dataset over another one: what that tells of itself beside its samples, this one tells as well.
+
+    Args:
+        dataset: any dataset.
+    """
+
+    def __init__(self, dataset: SegmentationDataset) -> None:
+        self.dataset, self.label_space = dataset, dataset.label_space
+        for name in TOLD:
+            if hasattr(dataset, name):
+                setattr(self, name, getattr(dataset, name))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class Remapped(Wrapper):
+    """A dataset whose masks are turned into another label space; classes without a place there are ignored.
+
+    Args:
+        dataset: any dataset; its own label space is where the mapping starts.
+        target: the label space to go to, or the name of one, such as "street11".
+        aliases: other names to look for a class under, best first; by default `fcnseg.labels.ALIASES`.
+        extra: classes that go together beyond their names, such as {"lane marking": "road"}; None ignores one.
+
+    Attributes:
+        mapping: which class becomes which; `str(mapping)` is a table.
+
+    Raises:
+        InputError: for an unknown label space or class, or when the label spaces share no class.
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        target: LabelSpace | str,
+        aliases: Mapping[str, Sequence[str]] | None = None,
+        extra: Mapping[str, str | None] | None = None,
+    ) -> None:
+        super().__init__(dataset)
+        self.label_space = get_label_space(target)
+        self.mapping = dataset.label_space.mapping_to(self.label_space, aliases, extra)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
+        """The image as it is, the (H, W) uint8 mask of `label_space`, and the name."""
+        image, mask, name = self.dataset[index]
+        return image, self.mapping(mask), name
+
+    def mask(self, index: int) -> np.ndarray:
+        """The (H, W) uint8 mask, without the image where the dataset can do that."""
+        return self.mapping(read_mask(self.dataset, index))
+
+
+class Subset(Wrapper):
+    """A share of a dataset's samples, one run of neighbours in their order, going on at the first after the last.
+
+    The frames of a video hardly differ from their neighbours: every fourth frame holds nearly the variety of all,
+    a run of a quarter of them a quarter of it.
+
+    Args:
+        dataset: any dataset.
+        share: how much of it, above 0 and at most 1; at least one sample.
+        start: where the run begins, as a share of all samples from 0 to below 1.
+
+    Raises:
+        InputError: when a value is out of range.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, share: float, start: float = 0.0) -> None:
+        if not _is_number(share) or not 0 < share <= 1:
+            raise InputError(f"share={share}: expected a part of a dataset, above 0 and at most 1")
+        if not _is_number(start) or not 0 <= start < 1:
+            raise InputError(f"start={start}: expected where the part begins, from 0 to below 1")
+        super().__init__(dataset)
+        count = min(len(dataset), max(1, round(share * len(dataset))))
+        first = round(start * len(dataset))
+        self.indices = [(first + i) % len(dataset) for i in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
+        return self.dataset[self.indices[index]]
+
+    def mask(self, index: int) -> np.ndarray:
+        """The (H, W) uint8 mask, without the image where the dataset can do that."""
+        return read_mask(self.dataset, self.indices[index])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class Concat:
+    """Several datasets in a row, as one domain.
+
+    Args:
+        datasets: at least one, all in one label space and of images of one kind.
+
+    Raises:
+        InputError: when there is none, or they differ.
+    """
+
+    def __init__(self, datasets: Sequence[SegmentationDataset]) -> None:
+        if not datasets:
+            raise InputError("datasets: expected at least one")
+        self.datasets, self.label_space = list(datasets), datasets[0].label_space
+        for dataset in self.datasets:
+            if dataset.label_space.classes != self.label_space.classes:
+                expected, found = self.label_space.name, dataset.label_space.name
+                raise InputError(f"datasets in a row: label spaces {expected!r} and {found!r} differ")
+        scalings = {getattr(dataset, "scaling", None) for dataset in self.datasets}
+        if len(scalings) > 1:
+            raise InputError(f"datasets in a row: scalings {', '.join(sorted(map(str, scalings)))} differ")
+        self.scaling = scalings.pop()
+        self._ends = list(accumulate(map(len, self.datasets)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Sample:
+        dataset, place = self._place(index)
+        return dataset[place]
+
+    def mask(self, index: int) -> np.ndarray:
+        """The (H, W) uint8 mask, without the image where the dataset can do that."""
+        return read_mask(*self._place(index))
+
+    def _place(self, index: int) -> tuple[SegmentationDataset, int]:
+        """The dataset that a sample belongs to, and its index there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        number = bisect_right(self._ends, index)
+        return self.datasets[number], index - (self._ends[number - 1] if number else 0)

@@ -1,0 +1,1 @@
+"""Datasets by their layouts on disk, one file each."""

@@ -1,0 +1,153 @@
+"""Datasets described by one file, dataset.yaml: pairs by split, classes, statistics and checksums.
+
+    format: fcnseg dataset
+    version: 1
+    label_space: {name, classes, palette, ids, ignored_ids}
+    reading: how files are read, the settings of `fcnseg.data.datasets.pairs.Pairs`
+    images: {channels, dtype, mean, std}, the last two by channel over the training images, in their values
+    splits:
+      train:
+        sizes: {480x360: 367}
+        ignored_pixels: 1234
+        classes: {road: {pixels: 123, images: 45}}
+        pairs:
+        - {name, image, label, image_sha256, label_sha256}
+    left_out: [{file, kind, detail}]
+    settings: what `fcnseg data create` was given
+    fcnseg: its version
+
+Paths are relative to the file's folder. Checksums are SHA-256 of whole files, as `sha256sum` shows them: files are
+read anyway when they are checked, and one can verify them without this library.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fcnseg.data.datasets.pairs import Pairs
+from fcnseg.data.files.checksum import sha256
+from fcnseg.errors import InputError
+from fcnseg.labels import LabelSpace
+
+FORMAT, VERSION, NAME = "fcnseg dataset", 1, "dataset.yaml"
+
+Description = dict[str, Any]
+
+
+class Described(Pairs):
+    """One split of a dataset that `fcnseg data create` has described.
+
+    Args:
+        path: the dataset.yaml, or its folder.
+        split: one that it has, such as "train" or "val".
+        verify: compare every file with its checksum now.
+        check: look whether all files are there.
+
+    Attributes:
+        mean, std: per channel over the training images, in image values.
+
+    Raises:
+        InputError: when the description is missing, damaged or of another version, it has no such split, or a
+            file is missing or, when verified, changed.
+    """
+
+    def __init__(self, path: str | Path, split: str = "train", verify: bool = False, check: bool = True) -> None:
+        path = description_path(path)
+        description = read_description(path)
+        pairs = split_of(description, split, path)["pairs"]
+        self.mean: tuple[float, ...] = tuple(description["images"]["mean"])
+        self.std: tuple[float, ...] = tuple(description["images"]["std"])
+        columns = {key: [str(pair[key]) for pair in pairs] for key in ("image", "label", "name")}
+        images, labels = ([path.parent / file for file in columns[key]] for key in ("image", "label"))
+        space = LabelSpace(**description["label_space"])
+        super().__init__(images, labels, space, columns["name"], **_reading(description))
+        self._checksums = [(pair["image_sha256"], pair["label_sha256"]) for pair in pairs]
+        if check or verify:
+            self._require_files(path)
+        if verify:
+            self.verify()
+
+    def checksums(self, index: int) -> tuple[str, str]:
+        """SHA-256 of the image and the label when they were described."""
+        return self._checksums[index]
+
+    def verify(self) -> None:
+        """Compare every file with its checksum.
+
+        Raises:
+            InputError: naming the first file that has changed, and how many have.
+        """
+        files = [file for pair in zip(self.images, self.labels, strict=True) for file in pair]
+        expected = [checksum for pair in self._checksums for checksum in pair]
+        changed = [file for file, old in zip(files, expected, strict=True) if sha256(file) != old]
+        if changed:
+            raise InputError(f"{changed[0]}: changed since it was described{_more(changed, 'files have')}")
+
+    def _require_files(self, path: Path) -> None:
+        missing = [file for files in (self.images, self.labels) for file in files if not file.is_file()]
+        if missing:
+            raise InputError(f"{missing[0]}: no such file, but {path} names it{_more(missing, 'files are missing')}")
+
+
+def read_description(path: Path) -> Description:
+    """Read a dataset.yaml.
+
+    Raises:
+        InputError: naming the file, when it is missing, damaged, something else, or of another version.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = yaml.load(file, _Loader)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; fcnseg data create writes one") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: no description of a dataset; expected 'format: {FORMAT}' as fcnseg data create writes"
+        )
+    if found.get("version") != VERSION:
+        raise InputError(f"{path}: version {found.get('version')}; this fcnseg reads version {VERSION}")
+    if missing := [
+        key for key in ("label_space", "reading", "images", "splits") if not isinstance(found.get(key), dict)
+    ]:
+        raise InputError(f"{path}: {missing[0]} is missing; expected a file that fcnseg data create wrote")
+    return found
+
+
+def split_of(description: Description, split: str, path: Path) -> dict[str, Any]:
+    """One split of a description.
+
+    Raises:
+        InputError: when there is none of that name, or it is damaged.
+    """
+    splits = description["splits"]
+    if split not in splits:
+        raise InputError(f"{path}: no split {split!r}; it has {', '.join(splits)}")
+    pairs = splits[split].get("pairs") if isinstance(splits[split], dict) else None
+    keys = {"name", "image", "label", "image_sha256", "label_sha256"}
+    if not isinstance(pairs, list) or not pairs or not all(isinstance(p, dict) and keys <= set(p) for p in pairs):
+        raise InputError(
+            f"{path}: split {split!r} has no sound list of pairs; expected {', '.join(sorted(keys))} of each"
+        )
+    return splits[split]
+
+
+def description_path(path: str | Path) -> Path:
+    """The dataset.yaml that a path means: the file itself, or the one in a folder."""
+    return Path(path) / NAME if Path(path).is_dir() else Path(path)
+
+
+def _reading(description: Description) -> dict[str, Any]:
+    reading = dict(description["reading"])
+    reading["ignored_colours"] = [tuple(colour) for colour in reading.get("ignored_colours", ())]
+    return reading
+
+
+def _more(files: Sequence[Path], what: str) -> str:
+    return f" ({len(files)} {what})" if len(files) > 1 else ""
+
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with it

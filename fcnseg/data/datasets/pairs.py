@@ -1,0 +1,197 @@
+"""Datasets of image and label files: paired by name in two folders, or listed in a CSV file."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcnseg.data.files.images import Colour, read_image, read_label
+from fcnseg.data.files.listing import list_images
+from fcnseg.data.files.path_list import PathList
+from fcnseg.data.transforms import SCALINGS, scale_values
+from fcnseg.errors import InputError
+from fcnseg.labels import LabelSpace
+
+
+class Pairs:
+    """Image files with their label files, in a given order.
+
+    A dataset finds its files in its own folders; where its label files are no images, it says how they are read by
+    overriding `read_values`.
+
+    Args:
+        images, labels: as many files of each, in the same order.
+        label_space: what the values, or the colours, in the label files mean.
+        names: how samples are called; by default the images' names without their endings.
+        channels: of the images; 3 is RGB where files have 8 bits, see `read_image`.
+        scaling: None, or a logarithmic scale for radar images, see `scale_values`.
+        labels_as: "index" where label files hold class ids, "colour" where they hold the palette's colours.
+        label_channel: the channel that holds the ids in label files of several, counted from 0.
+        ignored_colours: further colours that are legal in label files and become the ignore index.
+
+    Attributes:
+        images, labels: the files.
+
+    Raises:
+        InputError: for a setting that cannot be, such as two classes of one colour.
+    """
+
+    def __init__(
+        self,
+        images: Iterable[Path],
+        labels: Iterable[Path],
+        label_space: LabelSpace,
+        names: Sequence[str] | None = None,
+        *,
+        channels: int = 3,
+        scaling: str | None = None,
+        labels_as: str = "index",
+        label_channel: int | None = None,
+        ignored_colours: Sequence[Colour] = (),
+    ) -> None:
+        if not isinstance(channels, int) or channels < 1:
+            raise InputError(f"channels={channels!r}: expected a whole number from 1 on")
+        if labels_as not in ("index", "colour"):
+            raise InputError(f"labels_as={labels_as!r}: expected index or colour")
+        if scaling is not None and scaling not in SCALINGS:
+            raise InputError(f"scaling={scaling!r}: expected one of {', '.join(SCALINGS)}")
+        self.images, self.labels, self.label_space = PathList(images), PathList(labels), label_space
+        self.channels, self.scaling, self.label_channel = channels, scaling, label_channel
+        self.colours = _colour_ids(label_space, ignored_colours) if labels_as == "colour" else None
+        self._names = PathList(names) if names is not None else None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
+        """The (H, W, channels) image, the (H, W) uint8 mask with 255 ignored, and the name.
+
+        The image is in its file's values, or in float32 by `scaling`.
+
+        Raises:
+            InputError: naming the file, when it is unreadable, its label has another size, or a value
+                outside the label space.
+        """
+        image, mask = read_image(self.images[index], self.channels), self.mask(index)
+        if image.shape[:2] != mask.shape:
+            raise InputError(
+                f"{self.labels[index]}: label is {mask.shape[1]}x{mask.shape[0]}, "
+                f"its image {image.shape[1]}x{image.shape[0]}; expected the same size"
+            )
+        return scale_values(image, self.scaling), mask, self.name(index)
+
+    def mask(self, index: int) -> np.ndarray:
+        """The (H, W) uint8 mask alone, without reading the image."""
+        path = self.labels[index]
+        return self.label_space.decode(self.read_values(path), str(path))
+
+    def name(self, index: int) -> str:
+        """How a sample is called."""
+        return self.images[index].stem if self._names is None else self._names.text(index)
+
+    def read_values(self, path: Path) -> np.ndarray:
+        """The (H, W) integer ids of a label file."""
+        return read_label(path, channel=self.label_channel, colours=self.colours)
+
+
+class PairedFolder(Pairs):
+    """Images of one folder with the labels of the same names (endings aside) in another.
+
+    Args:
+        images, labels: the two folders.
+        label_space: what the values in the label files mean.
+        recursive: whether subfolders count; the labels then lie in subfolders of the same names.
+        reading: how files are read, see `Pairs`.
+
+    Raises:
+        InputError: for a missing folder, or an image without a label.
+    """
+
+    def __init__(
+        self,
+        images: str | Path,
+        labels: str | Path,
+        label_space: LabelSpace,
+        *,
+        recursive: bool = False,
+        **reading: Any,
+    ) -> None:
+        pictures, by_name = (_by_name(Path(folder), recursive) for folder in (images, labels))
+        if missing := [path for name, path in pictures.items() if name not in by_name]:
+            more = f" ({len(missing)} images have none)" if len(missing) > 1 else ""
+            raise InputError(f"{missing[0]}: no label of that name in {labels}{more}")
+        files = [by_name[name] for name in pictures]
+        super().__init__(pictures.values(), files, label_space, list(pictures) if recursive else None, **reading)
+
+
+class PairedFiles(Pairs):
+    """Images and labels that a CSV file lists, one pair in each row.
+
+    Args:
+        pairs: the CSV file: two columns, image and label, or more under a header that names these two. Paths are
+            relative to the file's folder.
+        label_space: what the values in the label files mean.
+        reading: how files are read, see `Pairs`.
+
+    Raises:
+        InputError: naming the CSV file, and its row where a path is missing.
+    """
+
+    def __init__(self, pairs: str | Path, label_space: LabelSpace, **reading: Any) -> None:
+        images, labels = zip(*_rows(Path(pairs)), strict=True)
+        super().__init__(images, labels, label_space, **reading)
+
+
+def _by_name(folder: Path, recursive: bool) -> dict[str, Path]:
+    """Files by their path in the folder without its ending, which must be unique to pair them."""
+    found: dict[str, Path] = {}
+    for path in list_images(folder, recursive):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if other := found.get(name):
+            raise InputError(f"{path}: {other.name} has the same name but for its ending; pairs would be ambiguous")
+        found[name] = path
+    return found
+
+
+def _rows(path: Path) -> list[tuple[Path, Path]]:
+    """The pairs of a CSV file, all of which exist."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
+    header = [cell.lower() for cell in rows[0][1]] if rows else []
+    named = {"image", "label"} <= set(header)
+    image, label = (header.index("image"), header.index("label")) if named else (0, 1)
+    found = []
+    for number, row in rows[named:]:
+        if len(row) != (len(header) if named else 2):
+            raise InputError(
+                f"{path}, row {number}: {len(row)} columns; expected {','.join(header) if named else 'image,label'}"
+            )
+        found.append((path.parent / row[image], path.parent / row[label]))
+        if missing := [file for file in found[-1] if not file.is_file()]:
+            raise InputError(f"{path}, row {number}: {missing[0]}: no such file")
+    if not found:
+        raise InputError(f"{path}: no pairs; expected rows of image,label")
+    return found
+
+
+def _colour_ids(space: LabelSpace, ignored: Sequence[Colour]) -> tuple[tuple[Colour, int], ...]:
+    """Every colour with the id that its pixels get.
+
+    Raises:
+        InputError: when a colour means two things, or there is no id for ignored colours.
+    """
+    if ignored and not space.ignored_ids:
+        raise InputError(f"label space {space.name}: ignored_colours need an id among ignored_ids")
+    pairs = [*zip(space.palette, space.ids, strict=True), *(((r, g, b), space.ignored_ids[0]) for r, g, b in ignored)]
+    colours = [colour for colour, _ in pairs]
+    if repeated := [colour for colour in colours if colours.count(colour) > 1]:
+        raise InputError(f"label space {space.name}: colour {repeated[0]} means two things; labels_as=index needs none")
+    return tuple(pairs)

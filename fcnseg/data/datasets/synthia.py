@@ -1,0 +1,188 @@
+"""SYNTHIA: rendered streets with exact labels, in its three packages.
+
+Ros, Sellart, Materzynska, Vazquez, Lopez, "The SYNTHIA Dataset: A Large Collection of Synthetic Images for Semantic
+Segmentation of Urban Scenes" (CVPR 2016). From synthia-dataset.net, for research that is not commercial; the terms are
+there. Layouts and ids are those of the README files in the packages:
+
+    SYNTHIA-RAND-CVPR16, 13,407 random views, 960x720
+        root/RGB/NAME.png   root/GTTXT/NAME.txt: rows of ids, separated by spaces   root/GT/NAME.png: colours
+    SYNTHIA-RAND-CITYSCAPES, random views with the classes of Cityscapes, 1280x760
+        root/RGB/NAME.png   root/GT/LABELS/NAME.png
+    SYNTHIA-SEQS, videos at 5 frames a second in several seasons, seen by two stereo cameras with four views each
+        root/SYNTHIA-SEQS-04-DAWN/RGB/Stereo_Left/Omni_F/000000.png
+        root/SYNTHIA-SEQS-04-DAWN/GT/LABELS/Stereo_Left/Omni_F/000000.png
+
+A file in GT/LABELS is a 16-bit PNG of three channels: the class in the first, red, and an instance number in the
+second. There is no official split; `fcnseg.data.datasets.splits` makes one by blocks of consecutive frames.
+"""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from fcnseg.data.datasets.pairs import Pairs
+from fcnseg.data.datasets.splits import split_blocks, split_files
+from fcnseg.data.files.images import read_label
+from fcnseg.data.files.listing import labels_of, require_folder, visible_images
+from fcnseg.errors import InputError
+from fcnseg.label_spaces import SYNTHIA, SYNTHIA_CITYSCAPES
+from fcnseg.labels import LabelSpace
+
+# Lane markings are (0, 172, 0) in the README of SYNTHIA-SEQS and (0, 175, 0) in other tables of the same classes.
+COLOURS = (((0, 0, 0), 0), *zip(SYNTHIA.palette, SYNTHIA.ids, strict=True), ((0, 175, 0), 12))
+"""The id of every colour in the GT folder of SYNTHIA-RAND-CVPR16."""
+
+
+class SynthiaRand(Pairs):
+    """SYNTHIA-RAND-CVPR16, in the classes of `SYNTHIA`.
+
+    Args:
+        root: the folder that holds `RGB` and `GTTXT` or `GT`.
+        split: "train", "val" or "all".
+        labels: "text" reads `GTTXT`, "colour" reads `GT`, "auto" the first that is there.
+        val_share, block, seed: of the split; see `fcnseg.data.datasets.splits.split_blocks`.
+
+    Raises:
+        InputError: when the folder is not laid out so, an image has no label, or the split is impossible.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        labels: str = "auto",
+        *,
+        val_share: float = 0.1,
+        block: int = 50,
+        seed: int = 0,
+    ) -> None:
+        if labels not in ("auto", "text", "colour"):
+            raise InputError(f"labels {labels!r} of SYNTHIA-RAND: expected auto, text or colour")
+        folder = require_folder(Path(root))
+        if labels == "auto":
+            labels = "text" if (folder / "GTTXT").is_dir() else "colour"
+        where, ending = ("GTTXT", "txt") if labels == "text" else ("GT", "png")
+        annotations = require_folder(folder / where)
+        images = split_files(visible_images(folder / "RGB"), split, val_share=val_share, block=block, seed=seed)
+        super().__init__(images, labels_of(images, lambda p: annotations / f"{p.stem}.{ending}"), SYNTHIA)
+
+    def read_values(self, path: Path) -> np.ndarray:
+        return read_text(path) if path.suffix == ".txt" else read_label(path, colours=COLOURS)
+
+
+class SynthiaRandCityscapes(Pairs):
+    """SYNTHIA-RAND-CITYSCAPES, in the classes of `SYNTHIA_CITYSCAPES`.
+
+    Args:
+        root: the folder that holds `RGB` and `GT`.
+        split: "train", "val" or "all".
+        val_share, block, seed: of the split; see `fcnseg.data.datasets.splits.split_blocks`.
+
+    Raises:
+        InputError: when the folder is not laid out so, an image has no label, or the split is impossible.
+    """
+
+    def __init__(
+        self, root: str | Path, split: str = "train", *, val_share: float = 0.1, block: int = 50, seed: int = 0
+    ) -> None:
+        folder = require_folder(Path(root))
+        annotations = require_folder(require_folder(folder / "GT") / "LABELS")
+        images = split_files(visible_images(folder / "RGB"), split, val_share=val_share, block=block, seed=seed)
+        super().__init__(
+            images, labels_of(images, lambda p: annotations / f"{p.stem}.png"), SYNTHIA_CITYSCAPES, label_channel=0
+        )
+
+
+class SynthiaSeqs(Pairs):
+    """Videos of SYNTHIA-SEQS, in the classes of `SYNTHIA`.
+
+    The split is by blocks of each video; all views of a frame are on one side. Videos of one number in different
+    seasons show the same streets: for validation on unseen streets, choose sequences instead, with split="all".
+
+    Args:
+        root: the folder that holds folders such as `SYNTHIA-SEQS-04-DAWN`, or one of these.
+        split: "train", "val" or "all".
+        sequences: shell pattern or patterns of the sequences' folders, such as "*-04-*" or "*-SUMMER".
+        cameras: pattern or patterns of the cameras, `Stereo_Left` and `Stereo_Right`.
+        views: pattern or patterns of the views, `Omni_F`, `Omni_R`, `Omni_B` and `Omni_L`.
+        val_share, block, seed: of the split; see `fcnseg.data.datasets.splits.split_blocks`.
+
+    Raises:
+        InputError: when a pattern finds nothing, an image has no label, or the split is impossible.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        sequences: str | Sequence[str] = "*",
+        cameras: str | Sequence[str] = "Stereo_Left",
+        views: str | Sequence[str] = "Omni_F",
+        *,
+        val_share: float = 0.1,
+        block: int = 50,
+        seed: int = 0,
+    ) -> None:
+        images = _sequence_images(require_folder(Path(root)), sequences, cameras, views)
+        frames = [(path.parts[-5], path.stem) for path in images]
+        images = [images[i] for i in split_blocks(frames, split, val_share=val_share, block=block, seed=seed)]
+        names = ["_".join((*path.parts[-5:-4], *path.parts[-3:-1], path.stem)) for path in images]
+        super().__init__(images, labels_of(images, _sequence_label), SYNTHIA, names, label_channel=0)
+
+
+def read_text(path: Path) -> np.ndarray:
+    """The (H, W) values of a text file with a row of ids in each line.
+
+    Raises:
+        InputError: when the file is unreadable, a value is no id, or the rows differ in length.
+    """
+    try:
+        lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+        values = np.array(b" ".join(lines).split(), np.uint16)
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(f"{path}: cannot be read as rows of ids ({error})") from error
+    widths = {len(line.split()) for line in lines}
+    if len(widths) != 1:
+        raise InputError(
+            f"{path}: rows of {sorted(widths)[:2]} ids; expected equal rows" if widths else f"{path}: empty"
+        )
+    return values.reshape(len(lines), -1)
+
+
+def _sequence_images(
+    root: Path, sequences: str | Sequence[str], cameras: str | Sequence[str], views: str | Sequence[str]
+) -> list[Path]:
+    root = root.absolute()  # a frame's sequence is told by its path
+    folders = [root] if (root / "RGB").is_dir() else _matching(root, sequences)
+    return [
+        image
+        for folder in folders
+        for camera in _matching(require_folder(folder / "RGB"), cameras)
+        for view in _matching(camera, views)
+        for image in visible_images(view)
+    ]
+
+
+def _matching(folder: Path, patterns: str | Sequence[str]) -> list[Path]:
+    """Folders inside a folder whose names fit a shell pattern, or one of several."""
+    wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    found = [path for path in inside if any(fnmatchcase(path.name, pattern) for pattern in wanted)]
+    if not found:
+        names = ", ".join(path.name for path in inside[:8]) or "no folder"
+        raise InputError(f"{folder}: no folder fits {' or '.join(wanted)}; it has {names}")
+    return found
+
+
+def _sequence_label(image: Path) -> Path:
+    sequence, camera, view = image.parents[3], image.parts[-3], image.parts[-2]
+    return sequence / "GT" / "LABELS" / camera / view / f"{image.stem}.png"
+
+
+def ids_of(mask: np.ndarray, space: LabelSpace, ignored: int = 0) -> np.ndarray:
+    """The (H, W) uint16 label file values of a mask: the inverse of `LabelSpace.decode`."""
+    table = np.full(256, ignored, np.uint16)
+    table[: space.num_classes] = space.ids
+    return table[mask]

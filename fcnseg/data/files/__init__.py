@@ -1,0 +1,1 @@
+"""What lies on disk: images and labels in every format, lists of them, checksums."""

@@ -1,0 +1,1 @@
+"""Decoded samples kept: in memory, in one file, or packed into shards."""

@@ -1,0 +1,107 @@
+"""Datasets made of others: what they hold, and what they pass on of what a dataset tells of itself."""
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fcnseg.data import CityScenes, Concat, Remapped, SegmentationData, Subset
+from fcnseg.data.dataset import TOLD, read_mask
+from fcnseg.errors import InputError
+from fcnseg.labels import STREET11
+
+SCENES = CityScenes(8, size=(12, 16))
+
+
+class Radar:
+    """Images of two bands on a logarithmic scale, whose mean and deviation are known."""
+
+    label_space = STREET11
+    scaling, mean, std = "decibel", (1.0, 2.0), (3.0, 4.0)
+    mapping = SimpleNamespace(table=None)
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
+        return np.full((4, 4, 2), index, np.float32), np.full((4, 4), index, np.uint8), str(index)
+
+
+@given(st.data(), st.integers(1, 400))
+def test_a_subset_is_the_run_that_a_doubled_list_has_there(data: st.DataObject, length: int) -> None:
+    first, count = data.draw(st.integers(0, length - 1)), data.draw(st.integers(1, length))
+    subset = Subset(CityScenes(length), count / length, first / length)
+    assert subset.indices == [*range(length), *range(length)][first : first + count]
+
+
+@given(st.integers(1, 60), st.lists(st.floats(0.001, 1), min_size=2, max_size=5), st.floats(0, 0.999))
+def test_larger_shares_hold_the_smaller_ones(length: int, shares: list[float], start: float) -> None:
+    """So that the points of a learning curve differ in nothing but the amount of data."""
+    runs = [Subset(CityScenes(length), share, start).indices for share in sorted(shares)]
+    assert all(more[: len(less)] == less for less, more in pairwise(runs))
+    assert all(len(set(run)) == len(run) > 0 for run in runs)
+
+
+def test_quarters_hold_every_sample_once() -> None:
+    quarters = [Subset(SCENES, 0.25, start).indices for start in (0, 0.25, 0.5, 0.75)]
+    assert quarters == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert Subset(SCENES, 0.5, 0.75).indices == [6, 7, 0, 1]
+
+
+def test_samples_and_masks_are_those_of_the_dataset() -> None:
+    subset = Subset(Remapped(SCENES, "street11"), 0.25, 0.5)
+    image, mask, name = subset[1]
+    assert name == SCENES[5][2] == "synthetic-0-000005"
+    assert np.array_equal(image, SCENES[5][0])
+    assert np.array_equal(mask, read_mask(subset, 1))
+    assert str(subset.mapping) == str(Remapped(SCENES, "street11").mapping)
+
+
+def test_wrappers_pass_on_what_a_dataset_tells_of_itself() -> None:
+    subset = Subset(Radar(), 0.5)
+    assert [getattr(subset, name) for name in TOLD] == [getattr(Radar, name) for name in TOLD]
+    remapped = Remapped(subset, "cityscapes19")
+    assert [getattr(remapped, name) for name in TOLD[:3]] == [getattr(Radar, name) for name in TOLD[:3]]
+    assert remapped.mapping.target.name == "cityscapes19", "the outer mapping is the one that masks went through last"
+    facts = SegmentationData({"radar": remapped}, remapped, size=(4, 4)).image_facts()
+    expected = {"in_channels": 2, "image_type": "float32", "scaling": "decibel", "mean": (1, 2), "std": (3, 4)}
+    assert facts == expected
+
+
+def test_datasets_in_a_row_are_one() -> None:
+    others = CityScenes(3, seed=5, look="real", size=(6, 8))
+    row = Concat([SCENES, others, Subset(SCENES, 0.25)])
+    assert len(row) == 8 + 3 + 2
+    expected = [*(SCENES[i] for i in range(8)), *(others[i] for i in range(3)), SCENES[0], SCENES[1]]
+    for index, (image, mask, name) in enumerate(expected):
+        assert row[index][2] == name
+        assert np.array_equal(row[index][0], image)
+        assert np.array_equal(row[index][1], mask)
+        assert np.array_equal(row.mask(index), mask)
+    for index in (-1, 13):
+        with pytest.raises(IndexError, match=f"sample {index} of 13"):
+            row[index]
+
+
+def test_datasets_that_differ_make_no_row() -> None:
+    with pytest.raises(InputError, match="datasets: expected at least one"):
+        Concat([])
+    with pytest.raises(InputError, match="label spaces 'street11' and 'cityscapes19' differ"):
+        Concat([SCENES, Remapped(SCENES, "cityscapes19")])
+    with pytest.raises(InputError, match="scalings None, decibel differ"):
+        Concat([SCENES, Radar()])
+
+
+@pytest.mark.parametrize("share", [0, -1, 1.5, "half", True])
+def test_a_share_out_of_range_is_refused(share: object) -> None:
+    with pytest.raises(InputError, match=f"share={share}: expected a part of a dataset, above 0 and at most 1"):
+        Subset(SCENES, share)
+
+
+@pytest.mark.parametrize("start", [-0.1, 1, "end"])
+def test_a_start_out_of_range_is_refused(start: object) -> None:
+    with pytest.raises(InputError, match=f"start={start}: expected where the part begins, from 0 to below 1"):
+        Subset(SCENES, 0.5, start)
