@@ -93,12 +93,12 @@ class Grid:
     Attributes:
         name: the layer that made it.
         map: from image coordinates to coordinates of this grid.
-        field: receptive field of one of its pixels, in image pixels.
+        receptive_field: of one of its pixels, in image pixels.
     """
 
     name: str
     map: CoordinateMap = CoordinateMap()
-    field: int = 1
+    receptive_field: int = 1
 
     @property
     def stride(self) -> Fraction:
@@ -113,7 +113,7 @@ class Grid:
     def then(self, layer: Layer) -> "Grid":
         """The grid of `layer`'s output when this grid is its input."""
         reach = -(-layer.extent // layer.stride) if layer.transposed else layer.extent
-        return Grid(layer.name, layer.map.after(self.map), int(self.field + (reach - 1) * self.stride))
+        return Grid(layer.name, layer.map.after(self.map), int(self.receptive_field + (reach - 1) * self.stride))
 
 
 IMAGE = Grid("image")

@@ -90,7 +90,7 @@ class LabelSpace:
         return len(self.classes)
 
     @cached_property
-    def _lookup(self) -> np.ndarray:
+    def lookup(self) -> np.ndarray:
         """(65536,) class index for every 16-bit file value; -1 where the value is illegal."""
         table = np.full(65536, -1, np.int16)
         table[list(self.ignored_ids)] = IGNORE_INDEX
@@ -103,7 +103,7 @@ class LabelSpace:
         Raises:
             InputError: when a value is neither an id nor ignored; names `source` and the values.
         """
-        mask = self._lookup[values]
+        mask = self.lookup[values]
         if (mask < 0).any():
             bad = np.unique(values[mask < 0])
             shown = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
@@ -112,6 +112,12 @@ class LabelSpace:
                 f"(classes {min(self.ids)} to {max(self.ids)}, ignored {', '.join(map(str, self.ignored_ids))})"
             )
         return mask.astype(np.uint8)
+
+    def encode(self, mask: np.ndarray, ignored: int = 0) -> np.ndarray:
+        """The (H, W) uint16 label file values of an (H, W) mask, `ignored` where it is ignored; undoes `decode`."""
+        table = np.full(256, ignored, np.uint16)
+        table[: self.num_classes] = self.ids
+        return table[mask]
 
     def colours(self) -> np.ndarray:
         """(256, 3) uint8 palette: class colours first, black for every other value."""

@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageDraw, ImageFont
 
 from fcnseg import Predictor
-from fcnseg.commands.common import build_data
+from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
-from fcnseg.files import replacing
 from fcnseg.inference.overlay import add_legend, colourise
+from fcnseg.runs.building import build_data
 
 if TYPE_CHECKING:
     from bgc_runs import Run, Study

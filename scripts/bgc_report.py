@@ -16,10 +16,10 @@ import numpy as np
 from bgc_runs import BASE, PAIR, Run, Study
 from omegaconf import OmegaConf
 
+from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
 from fcnseg.evaluation import Interval
 from fcnseg.evaluation.report import write_json
-from fcnseg.files import replacing
 
 TEXT = {
     "real": "the share of the real images alone",

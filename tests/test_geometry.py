@@ -122,7 +122,7 @@ class TestReceptiveField:
             x, grid = apply(layer, x), grid.then(layer)
         index = x.shape[-1] // 2
         (gradient,) = torch.autograd.grad(x[0, 0, index], image)
-        assert support(gradient) == (grid.map.inverse()(index), grid.field)
+        assert support(gradient) == (grid.map.inverse()(index), grid.receptive_field)
 
     @given(layers(transposed=True), st.integers(0, 9))
     def test_a_transposed_convolution_spreads_each_pixel_around_its_place(self, layer: Layer, index: int) -> None:
@@ -139,7 +139,7 @@ class TestReceptiveField:
         out = apply(layer, image)[0, 0]
         middle = len(out) // 2
         pixels = [torch.autograd.grad(out[middle + i], image, retain_graph=True)[0] for i in range(layer.stride)]
-        assert max(support(p)[1] for p in pixels if p.any()) == IMAGE.then(layer).field
+        assert max(support(p)[1] for p in pixels if p.any()) == IMAGE.then(layer).receptive_field
 
     def test_of_vgg16_and_alexnet_are_the_published_ones(self) -> None:
         """404 and 355 pixels at stride 32 (Long et al. 2015, Table 1)."""
@@ -148,7 +148,7 @@ class TestReceptiveField:
         pooling = Layer("pool", 3, 2)
         alexnet = [Layer("conv", 11, 4), pooling, Layer("conv", 5), pooling, *[conv] * 3, pooling, Layer("fc6", 6)]
         fc6 = [trace(chain)["fc6"] for chain in (vgg16, alexnet)]
-        assert [(grid.field, grid.stride) for grid in fc6] == [(404, 32), (355, 32)]
+        assert [(grid.receptive_field, grid.stride) for grid in fc6] == [(404, 32), (355, 32)]
 
     def test_trace_names_the_grids_and_starts_anywhere(self) -> None:
         halve, conv = Layer("halve", 2, 2), Layer("conv", 3)

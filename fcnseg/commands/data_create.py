@@ -1,20 +1,16 @@
 """`fcnseg data create`: describe a dataset of image and label files in one file, and find the mistakes first."""
 
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fcnseg.commands.common import relative, require_value
+from fcnseg.commands.common import progress_bars, require_value
 from fcnseg.data.datasets.described import Described
 from fcnseg.data.datasets.pairs import PairedFiles
+from fcnseg.data.inspection.copying import copied, relocate
 from fcnseg.data.inspection.description import describe, write_description
 from fcnseg.data.inspection.pairing import (
     find_label_space,
@@ -24,35 +20,34 @@ from fcnseg.data.inspection.pairing import (
     split_pairs,
     values_in_labels,
 )
-from fcnseg.data.inspection.report import KINDS, Finding, Inspection, inspect, plain
+from fcnseg.data.inspection.report import HOW_TO_SEE, Inspection, inspect, is_bad, require_sound
 from fcnseg.data.inspection.samples import Facts, InspectedSplit
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import LABEL_SPACES
 from fcnseg.labels import LabelSpace
+from fcnseg.runs.folder import relative
 
 
 def run(config: DictConfig) -> None:
     output = Path(require_value(config, "output", "dataset.yaml"))
     if output.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"output={output}: expected a file ending in .yaml")
-    splits = plain_parts(config)
-    with progress_bar("checking", sum(len(split.dataset) for split in splits)) as advance:
-        inspection = inspect(splits, workers=config.workers, checksums=True, advance=advance)
+    splits = splits_of_files(config)
+    with progress_bars({"checking": sum(len(split.dataset) for split in splits)}) as advance:
+        inspection = inspect(splits, workers=config.workers, checksums=True, advance=partial(advance, "checking"))
     require_sound(inspection, config.skip_bad)
     facts = {split.name: [f for f in inspection.facts if f.split == split.name and not is_bad(f)] for split in splits}
     if empty := [split for split, kept in facts.items() if not kept]:
         raise InputError(f"{empty[0]}: no pair without mistakes is left; {HOW_TO_SEE}")
     description = describe(inspection, facts, reading_of(config), settings_of(config))
-    with copied(facts, output) if config["copy"] else nothing() as places:
+    copies: AbstractContextManager[dict[str, str]] = copied(facts, output) if config["copy"] else nullcontext({})
+    with copies as places:
         relocate(description, places)
         write_description(description, output)
     report(inspection, facts, output)
 
 
-HOW_TO_SEE = "fcnseg data inspect with the same images, labels and classes shows all"
-
-
-def plain_parts(config: DictConfig) -> list[InspectedSplit]:
+def splits_of_files(config: DictConfig) -> list[InspectedSplit]:
     """Training and, where it is given or to be split off, validation, as the settings say.
 
     Raises:
@@ -114,99 +109,6 @@ def reading_of(config: DictConfig) -> dict[str, Any]:
 def settings_of(config: DictConfig) -> dict[str, Any]:
     """The command's settings as plain values."""
     return {str(key): OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for key, v in config.items()}
-
-
-@contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar in the terminal while something goes on; gives the function that advances it."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(what, total=total)
-        yield lambda: progress.advance(bar)
-
-
-# Mistakes
-
-
-def is_bad(facts: Facts) -> bool:
-    """Whether training would fail at this pair."""
-    return any(KINDS[problem.kind][0] == "error" for problem in facts.problems)
-
-
-def require_sound(inspection: Inspection, skip_bad: bool) -> None:
-    """Refuse a dataset with errors, unless they are to be left out.
-
-    Raises:
-        InputError: naming the first mistake and how many there are.
-    """
-    errors: Sequence[Finding] = inspection.errors
-    if not errors or (skip_bad and all(finding.kind != "no pairs" for finding in errors)):
-        return
-    first = errors[0].problems[0]
-    count = sum(len(finding.problems) for finding in errors)
-    more = f" ({count} mistakes)" if count > 1 else ""
-    raise InputError(
-        f"{plain(first.file)}: {errors[0].kind}{f' ({plain(first.detail)})' if first.detail else ''}{more}; "
-        f"{HOW_TO_SEE}, skip_bad=true leaves them out"
-    )
-
-
-# Copies
-
-
-@contextmanager
-def nothing() -> Iterator[dict[str, str]]:
-    """No file is copied."""
-    yield {}
-
-
-@contextmanager
-def copied(facts: dict[str, list[Facts]], output: Path) -> Iterator[dict[str, str]]:
-    """Copy all files to images/ and labels/ beside the output: whole, and gone again if the block fails.
-
-    Gives the new place of every file.
-
-    Raises:
-        InputError: when one of the two folders is there already.
-    """
-    folders = {what: output.parent / what for what in ("images", "labels")}
-    if there := [folder for folder in folders.values() if folder.exists()]:
-        raise InputError(f"{there[0]}: exists already; with copy=true expected an output folder without it")
-    temporary = output.parent / f".{uuid.uuid4().hex}"
-    places: dict[str, str] = {}
-    moved: list[Path] = []
-    try:
-        for split, kept in facts.items():
-            for f in kept:
-                for what, file in (("images", f.image), ("labels", f.label)):
-                    places[file] = _copy(Path(file), temporary, Path(what, split, f.name), output.parent)
-        for what, folder in folders.items():
-            os.replace(temporary / what, folder)
-            moved.append(folder)
-        yield places
-    except BaseException:
-        for folder in moved:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _copy(file: Path, folder: Path, name: Path, home: Path) -> str:
-    """Copy a file under a name that is free; returns where it will lie."""
-    target, number = name.with_name(f"{name.name}{file.suffix}"), 2
-    while (folder / target).exists():
-        target, number = name.with_name(f"{name.name}-{number}{file.suffix}"), number + 1
-    (folder / target).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, folder / target)
-    return str(home / target)
-
-
-def relocate(description: dict[str, Any], places: dict[str, str]) -> None:
-    """Let a description name the copies."""
-    for split in description["splits"].values():
-        for pair in split["pairs"]:
-            pair |= {key: places.get(pair[key], pair[key]) for key in ("image", "label")}
 
 
 def report(inspection: Inspection, facts: dict[str, list[Facts]], output: Path) -> None:

@@ -1,5 +1,6 @@
 """`fcnseg data inspect`: check every file of a dataset, and show all that is wrong in one report."""
 
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -7,26 +8,27 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fcnseg.commands.common import build_data, relative
-from fcnseg.commands.data_create import plain_parts, progress_bar
+from fcnseg.commands.common import progress_bars
+from fcnseg.commands.data_create import splits_of_files
 from fcnseg.data.datasets.described import Described, description_path, read_description
 from fcnseg.data.inspection.contact_sheet import save_contact_sheet, save_histogram
 from fcnseg.data.inspection.report import Finding, Inspection, inspect, plain, write_report
 from fcnseg.data.inspection.samples import InspectedSplit
 from fcnseg.errors import InputError
+from fcnseg.runs.building import build_data
+from fcnseg.runs.folder import relative
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def run(config: DictConfig) -> None:
-    splits = find_parts(config)
+    splits = find_splits(config)
     output = Path(config.output)
     if output.exists() and not output.is_dir():
         raise InputError(f"output={output}: expected a folder, found a file")
-    with progress_bar("checking", sum(len(split.dataset) for split in splits)) as advance:
-        inspection = inspect(
-            splits, smallest=config.smallest, near=config.near, workers=config.workers, advance=advance
-        )  # fmt: skip
+    with progress_bars({"checking": sum(len(split.dataset) for split in splits)}) as advance:
+        options = {"smallest": config.smallest, "near": config.near, "workers": config.workers}
+        inspection = inspect(splits, **options, advance=partial(advance, "checking"))
     write_report(inspection, output / "report.json")
     save_contact_sheet(inspection, output / "contact_sheet.png", config.pictures)
     save_histogram(inspection, output / "classes.png")
@@ -39,7 +41,7 @@ def run(config: DictConfig) -> None:
         )
 
 
-def find_parts(config: DictConfig) -> list[InspectedSplit]:
+def find_splits(config: DictConfig) -> list[InspectedSplit]:
     """The splits that the settings mean.
 
     Raises:
@@ -56,7 +58,7 @@ def find_parts(config: DictConfig) -> list[InspectedSplit]:
             "or data=camvid data.root=PATH, or images=FOLDER labels=FOLDER classes=FILE"
         )
     if ways["images"]:
-        return plain_parts(config)
+        return splits_of_files(config)
     if ways["dataset"]:
         path = description_path(config.dataset)
         return [

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fcnseg.commands.common import build_data, relative, require_value
+from fcnseg.commands.common import progress_bars, require_value
 from fcnseg.data.storage.packing import Packing, pack
+from fcnseg.runs.building import build_data
+from fcnseg.runs.folder import relative
 
 
 def run(config: DictConfig) -> None:
@@ -17,11 +17,9 @@ def run(config: DictConfig) -> None:
     packing = Packing(size=size, jpeg_quality=config.jpeg_quality)
     data = build_data(config)
     lengths = {f"train/{name}": len(dataset) for name, dataset in data.train.items()} | {"val": len(data.val)}
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        # Every sample is written, and read back to verify it.
-        bars = {part: progress.add_task(part, total=2 * length) for part, length in lengths.items()}
-        pack(data.train, data.val, output, packing, lambda part: progress.advance(bars[part]))
+    # Every sample is written, and read back to verify it.
+    with progress_bars({part: 2 * length for part, length in lengths.items()}) as advance:
+        pack(data.train, data.val, output, packing, advance)
     size = sum(path.stat().st_size for path in output.rglob("*.bin"))
     counts = ", ".join(f"{count} {part}" for part, count in lengths.items())
     print(f"packed and verified {counts}: {size / 1e6:.1f} MB")

@@ -2,11 +2,13 @@
 
 from omegaconf import DictConfig, open_dict
 
-from fcnseg.commands.common import build_data, output_folder, relative, require_value
+from fcnseg.commands.common import require_value
 from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
 from fcnseg.inference.device import default_device
 from fcnseg.models import from_pretrained
+from fcnseg.runs.building import build_data
+from fcnseg.runs.folder import output_folder, relative
 
 
 def run(config: DictConfig) -> None:

@@ -54,7 +54,7 @@ def show(summary: Summary) -> None:
     for row in summary.rows:
         layer = row.layer
         values = (layer.kernel, layer.stride, layer.padding, row.channels, f"{row.size[0]}x{row.size[1]}")
-        place = (row.grid.map.scale, f"{float(row.grid.map.offset):g}", row.field or "")
+        place = (row.grid.map.scale, f"{float(row.grid.map.offset):g}", row.receptive_field or "")
         costs = (f"{row.parameters:,}" if row.parameters else "", f"{row.multiply_adds:,}" if row.multiply_adds else "")
         table.add_row(layer.name, *map(str, (*values, *place, *costs)))
     height, width = summary.input_size

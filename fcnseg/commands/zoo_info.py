@@ -21,7 +21,7 @@ def run(config: DictConfig) -> None:
     with torch.device("meta"):
         model = create_model(name, num_classes=config.num_classes)
     facts["taps"] = {tap: channels for tap, channels in model.backbone.channels.items()}
-    facts["receptive_field"] = model.grids()["fc7"].field
+    facts["receptive_field"] = model.grids()["fc7"].receptive_field
     facts["weights"] = [vars(w) for w in published_weights(name)]
     if config.format == "json":
         print(json.dumps(facts, indent=2))

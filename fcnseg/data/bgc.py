@@ -15,8 +15,8 @@ from fcnseg.errors import InputError
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One sample of a batch.
+class SampleRef:
+    """Which sample stands at a place of a batch.
 
     Attributes:
         domain: position of the domain among the named domains.
@@ -115,15 +115,15 @@ class BalancedBatchSampler:
     def __len__(self) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleRef]]:
         first = self.done() if self.done else self.epoch * self.steps
         for step in range(first, first + self.steps):
             yield self.global_batch(step)[self.rank :: self.num_replicas]
 
-    def global_batch(self, step: int) -> list[Draw]:
+    def global_batch(self, step: int) -> list[SampleRef]:
         """All samples of optimisation step `step`, counted from the start of training."""
         return [
-            Draw(domain, self._stream(domain, position), position)
+            SampleRef(domain, self._stream(domain, position), position)
             for domain, count in enumerate(self.counts)
             for position in range(step * count, (step + 1) * count)
         ]
@@ -168,9 +168,9 @@ class PooledBatchSampler(BalancedBatchSampler):
     def __str__(self) -> str:
         return f"{self.counts[0]} of all, shuffled together"
 
-    def global_batch(self, step: int) -> list[Draw]:
+    def global_batch(self, step: int) -> list[SampleRef]:
         """All samples of optimisation step `step`, counted from the start of training."""
-        return [self._of_domain(draw) for draw in super().global_batch(step)]
+        return [self._of_domain(ref) for ref in super().global_batch(step)]
 
     def seen(self, steps: int) -> dict[str, int]:
         """How many samples of each domain the first `steps` global batches hold."""
@@ -179,7 +179,7 @@ class PooledBatchSampler(BalancedBatchSampler):
         whole = turns * self.ends
         return dict(zip(self.domains, np.diff(whole + begun, prepend=0).tolist(), strict=True))
 
-    def _of_domain(self, draw: Draw) -> Draw:
-        domain = int(np.searchsorted(self.ends, draw.index, side="right"))
+    def _of_domain(self, ref: SampleRef) -> SampleRef:
+        domain = int(np.searchsorted(self.ends, ref.index, side="right"))
         first = int(self.ends[domain - 1]) if domain else 0
-        return Draw(domain, draw.index - first, draw.count)
+        return SampleRef(domain, ref.index - first, ref.count)

@@ -1,6 +1,5 @@
 """The Lightning data module: one domain or several for training, one for validation."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from fcnseg.data.bgc import BalancedBatchSampler, Draw, PooledBatchSampler
+from fcnseg.cores import available_cores
+from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler, SampleRef
 from fcnseg.data.dataset import SegmentationDataset, read_mask
 from fcnseg.data.statistics import channel_statistics
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
@@ -29,11 +29,11 @@ class _Training(Dataset):
     def __init__(self, domains: Sequence[SegmentationDataset], augment: Augment, seed: int) -> None:
         self.domains, self.augment, self.seed = domains, augment, seed
 
-    def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        image, mask, _ = self.domains[draw.domain][draw.index]
-        seed = np.random.SeedSequence([self.seed, draw.domain, draw.count]).generate_state(1)[0]
+    def __getitem__(self, ref: SampleRef) -> dict[str, Any]:
+        image, mask, _ = self.domains[ref.domain][ref.index]
+        seed = np.random.SeedSequence([self.seed, ref.domain, ref.count]).generate_state(1)[0]
         image, mask = self.augment(image, mask, int(seed))
-        return {"image": _to_tensor(image), "mask": _to_indices(mask), "domain": draw.domain}
+        return {"image": _to_tensor(image), "mask": _to_indices(mask), "domain": ref.domain}
 
 
 class _Validation(Dataset):
@@ -51,11 +51,16 @@ class _Validation(Dataset):
         return {"image": resized, "mask": _to_indices(mask), "name": name, "index": index}
 
 
-class _Shard:
-    """Every `num_replicas`-th index: no sample twice, so that distributed scores stay exact."""
+class _EveryImageOnce(DistributedSampler):
+    """Every `num_replicas`-th index in order: no sample twice, so that distributed scores stay exact.
 
-    def __init__(self, length: int, num_replicas: int, rank: int) -> None:
-        self.indices = range(rank, length, num_replicas)
+    Lightning leaves the sampler of a loader alone if it is a `DistributedSampler`, and shards any other a second time.
+    Its own `UnrepeatedDistributedSampler` refuses fewer samples than processes.
+    """
+
+    def __init__(self, dataset: Dataset, num_replicas: int, rank: int) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle=False)
+        self.indices = range(rank, len(self.dataset), num_replicas)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -230,7 +235,7 @@ class SegmentationData(LightningDataModule):
     def validation_loader(self, num_replicas: int = 1, rank: int = 0) -> DataLoader:
         """The whole validation set, or the part of it that one of several processes scores."""
         dataset = _Validation(self.val, self.size)
-        sampler = _Shard(len(self.val), num_replicas, rank)
+        sampler = _EveryImageOnce(dataset, num_replicas, rank)
         return self._loader(dataset, sampler=sampler, batch_size=8 if self.size else 1, collate_fn=_collate)
 
     def _processes(self) -> tuple[int, int]:
@@ -280,7 +285,7 @@ def _facts(dataset: SegmentationDataset) -> dict[str, Any]:
 def default_workers() -> int:
     """Processes that prepare samples for one training process."""
     gpus = torch.cuda.device_count()
-    return min(8, (os.cpu_count() or 1) // gpus) if gpus else 0
+    return min(8, available_cores() // gpus) if gpus else 0
 
 
 def _count(mask: np.ndarray, classes: int) -> np.ndarray:

@@ -96,7 +96,7 @@ class ResizeTo(A.DualTransform):
         return resize_mask(mask, target)
 
 
-class Mirror(A.HorizontalFlip):
+class HorizontalFlip(A.HorizontalFlip):
     """A horizontal flip of any number of channels; OpenCV's, in the original, ends at 128 of them."""
 
     def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
@@ -167,7 +167,7 @@ def street_pipeline(
             ResizeTo(size, scale),
             A.PadIfNeeded(size[0], size[1], border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE_INDEX),
             A.RandomCrop(size[0], size[1]),
-            Mirror(p=flip),
+            HorizontalFlip(p=flip),
             Colours(
                 brightness=(1 - brightness, 1 + brightness),
                 contrast=(1 - contrast, 1 + contrast),

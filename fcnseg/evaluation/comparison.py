@@ -7,8 +7,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
-from fcnseg.files import replacing
+from fcnseg.evaluation.metrics import divide
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def _differences(a: np.ndarray, b: np.ndarray, seeds: np.ndarray, images: np.nda
     known = ~np.isnan(difference)
     weights = seeds[..., None] * known
     total = (weights * np.where(known, difference, 0)).sum(axis=1)
-    return _divide(total, weights.sum(axis=1))
+    return divide(total, weights.sum(axis=1))
 
 
 def _scores(matrices: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -147,15 +148,10 @@ def _scores(matrices: np.ndarray, images: np.ndarray) -> np.ndarray:
     # Intersections and unions add up over images, so no matrix has to be summed.
     hits = matrices.diagonal(axis1=2, axis2=3).astype(float)
     union = matrices.sum(axis=2, dtype=float) + matrices.sum(axis=3, dtype=float) - hits
-    iou = _divide(*(np.einsum("bn,snc->bsc", images, part, optimize=True) for part in (hits, union)))
+    iou = divide(*(np.einsum("bn,snc->bsc", images, part, optimize=True) for part in (hits, union)))
     present = ~np.isnan(iou)
-    mean = _divide(np.where(present, iou, 0).sum(axis=2), present.sum(axis=2).astype(float))
+    mean = divide(np.where(present, iou, 0).sum(axis=2), present.sum(axis=2).astype(float))
     return np.concatenate([mean[..., None], iou], axis=2)
-
-
-def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, nan where whole is 0, without a warning."""
-    return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)
 
 
 def _quantile(values: np.ndarray, q: float) -> np.ndarray:

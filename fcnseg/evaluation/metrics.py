@@ -51,16 +51,16 @@ def scores(confusion: torch.Tensor | np.ndarray) -> Scores:
     """
     counts = as_counts(confusion)
     hits, labelled, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
-    iou = _divide(hits, labelled + predicted - hits)
-    accuracy = _divide(hits, labelled)
+    iou = divide(hits, labelled + predicted - hits)
+    accuracy = divide(hits, labelled)
     total = labelled.sum()
     # A class without label pixels weighs nothing, and its IoU may be nan.
     weighted = (labelled * iou)[labelled > 0].sum()
     return Scores(
-        pixel_accuracy=float(_divide(hits.sum(), total)),
+        pixel_accuracy=float(divide(hits.sum(), total)),
         mean_accuracy=_mean_of_present(accuracy),
         mean_iou=_mean_of_present(iou),
-        frequency_weighted_iou=float(_divide(weighted, total)),
+        frequency_weighted_iou=float(divide(weighted, total)),
         iou=tuple(iou.tolist()),
         accuracy=tuple(accuracy.tolist()),
         pixels=tuple(int(n) for n in labelled),
@@ -104,7 +104,7 @@ def to_dict(scores: Scores, label_space: LabelSpace) -> dict[str, Any]:
     }
 
 
-def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, nan where whole is 0, without a warning."""
     return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)
 

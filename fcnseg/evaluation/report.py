@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from fcnseg.atomic import replacing
 from fcnseg.evaluation.metrics import Scores, as_counts
-from fcnseg.files import replacing
 from fcnseg.inference.overlay import add_legend, colourise
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 

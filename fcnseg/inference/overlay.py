@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
-from fcnseg.files import replacing
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fcnseg.atomic import replacing
 from fcnseg.classes import distinct_colours
+from fcnseg.data.display import displayable
 from fcnseg.data.files.images import as_file_values, picture_pixels, read_image
 from fcnseg.data.transforms import resize_image, scale_values
 from fcnseg.errors import InputError
-from fcnseg.files import replacing
 from fcnseg.inference.device import default_device
 from fcnseg.inference.overlay import add_legend, blend, save_mask
 from fcnseg.labels import LabelSpace
@@ -24,7 +25,7 @@ class Segmentation:
     """An image with its predicted mask.
 
     Attributes:
-        image: (H, W, 3) uint8; of images that are not 8-bit RGB, a view stretched for the eye.
+        image: (H, W, 3) uint8; as `fcnseg.data.display.displayable` shows images of other kinds.
         mask: (H, W) uint8 class indices, in the image's own size.
         label_space: names and colours of the classes.
     """
@@ -91,7 +92,7 @@ class Predictor:
         resized = np.ascontiguousarray(resize_image(values, spec.input_size).transpose(2, 0, 1))
         batch = torch.from_numpy(resized)[None].to(self.model.mean.device)
         mask = self.model.segment(batch, pixels.shape[:2])[0]
-        return Segmentation(_background(pixels), mask.to(torch.uint8).cpu().numpy(), self.label_space)
+        return Segmentation(displayable(pixels), mask.to(torch.uint8).cpu().numpy(), self.label_space)
 
 
 def _pixels(image: str | Path | Image.Image | np.ndarray, channels: int) -> np.ndarray:
@@ -110,19 +111,6 @@ def _pixels(image: str | Path | Image.Image | np.ndarray, channels: int) -> np.n
             f"image is a {image.shape} {image.dtype} array; expected (H, W, {channels}){also} uint8, uint16 or float32"
         )
     return as_file_values(pixels)
-
-
-def _background(pixels: np.ndarray) -> np.ndarray:
-    """What to look at: 8-bit RGB as it is; of other images the first three channels, or the first, stretched.
-
-    Each channel goes from black at its 2nd to white at its 98th percentile.
-    """
-    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
-        return pixels
-    shown = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
-    low, high = np.percentile(shown, (2, 98), axis=(0, 1))
-    stretched = (shown - low) / np.where(high > low, high - low, 1)
-    return np.rint(stretched.clip(0, 1) * 255).astype(np.uint8)
 
 
 def _numbered(classes: int) -> LabelSpace:

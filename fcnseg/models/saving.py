@@ -15,8 +15,8 @@ import torch
 from huggingface_hub import HfApi
 
 import fcnseg
+from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
-from fcnseg.files import replacing
 from fcnseg.models.card import model_card
 from fcnseg.models.spec import ModelSpec
 

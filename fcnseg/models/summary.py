@@ -20,7 +20,7 @@ class Row:
         size: (height, width) of the output.
         channels: of the output.
         grid: of the output, on the image.
-        field: receptive field in image pixels; None after an upsampling, where it differs from pixel to pixel.
+        receptive_field: in image pixels; None after an upsampling, where it differs from pixel to pixel.
         parameters, multiply_adds: of the layer, the latter for one image.
     """
 
@@ -28,7 +28,7 @@ class Row:
     size: tuple[int, int]
     channels: int
     grid: Grid
-    field: int | None
+    receptive_field: int | None
     parameters: int
     multiply_adds: int
 
@@ -42,7 +42,7 @@ class Row:
             "size": list(self.size),
             "scale": str(self.grid.map.scale),
             "offset": float(self.grid.map.offset),
-            "receptive_field": self.field,
+            "receptive_field": self.receptive_field,
             "parameters": self.parameters,
             "multiply_adds": self.multiply_adds,
         }
@@ -99,7 +99,8 @@ def summarise(model: FCN, size: tuple[int, int] = (224, 224)) -> Summary:
     padded = model.covered_size(size)
     traced = trace_network(model.backbone, model.spec.in_channels, padded)
     rows = [
-        Row(r.layer, r.size, r.channels, r.grid, r.grid.field, r.parameters, r.multiply_adds) for r in traced.layers
+        Row(r.layer, r.size, r.channels, r.grid, r.grid.receptive_field, r.parameters, r.multiply_adds)
+        for r in traced.layers
     ]
     taps = {
         tap: (path_size(place.path, padded[0]), path_size(place.path, padded[1]))
@@ -147,7 +148,7 @@ def _convolution(model: FCN, name: str, grid: Grid, size: tuple[int, int]) -> Ro
     grid, out = grid.then(layer), (layer.output_size(size[0]), layer.output_size(size[1]))
     weights = module.weight.numel()
     parameters = weights + module.bias.numel()
-    return Row(layer, out, module.out_channels, grid, grid.field, parameters, weights * out[0] * out[1])
+    return Row(layer, out, module.out_channels, grid, grid.receptive_field, parameters, weights * out[0] * out[1])
 
 
 def _crops(model: FCN) -> Iterator[tuple[str, int, str]]:

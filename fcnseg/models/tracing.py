@@ -194,8 +194,8 @@ class _Tracer(TorchFunctionMode):
                 return GridPlacement(
                     lost=f"{first.grid.name} and {other.grid.name} meet in {self.module}, {float(shift):g} pixels apart"
                 )
-        field = max(p.grid.field for p in placed)
-        return replace(first, grid=replace(first.grid, field=field))
+        receptive_field = max(p.grid.receptive_field for p in placed)
+        return replace(first, grid=replace(first.grid, receptive_field=receptive_field))
 
 
 @dataclass(frozen=True)

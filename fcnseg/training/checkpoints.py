@@ -9,8 +9,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
-from fcnseg.files import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from fcnseg.errors import InputError
-from fcnseg.training.losses import over_processes
+from fcnseg.training.losses import all_reduce_sum
 
 
 class GradientMonitor(Callback):
@@ -58,7 +58,7 @@ class GradientMonitor(Callback):
         with _untouched(module):
             module.on_train_batch_start(batch, batch_idx)  # drop what the step will drop
             with trainer.precision_plugin.train_step_context():
-                parts = loss.by_domain(module.training_logits(batch), batch["mask"], batch["domain"])
+                parts = loss.per_domain_means(module.training_logits(batch), batch["mask"], batch["domain"])
             gradients = [_gradient(part, parameters) for part in parts]
         norms = [gradient.norm() for gradient in gradients]
         result = {f"gradient/norm_{name}": norm for name, norm in zip(loss.domains, norms, strict=True)}
@@ -71,7 +71,7 @@ class GradientMonitor(Callback):
 def _gradient(part: Tensor, parameters: list[nn.Parameter]) -> Tensor:
     """The gradient over all processes as one vector, without a trace in the parameters' own."""
     found = torch.autograd.grad(part, parameters, retain_graph=True, materialize_grads=True)
-    return over_processes(torch.cat([gradient.float().flatten() for gradient in found]))
+    return all_reduce_sum(torch.cat([gradient.float().flatten() for gradient in found]))
 
 
 @contextmanager

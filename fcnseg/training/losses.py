@@ -80,7 +80,7 @@ class CrossEntropy(nn.Module):
         total = self.sum(logits, mask)
         return total / self._pixel_weights(mask).sum().to(total.dtype).clamp(min=1e-12)
 
-    def by_domain(self, logits: Tensor, mask: Tensor, domain: Tensor) -> Tensor:
+    def per_domain_means(self, logits: Tensor, mask: Tensor, domain: Tensor) -> Tensor:
         """What these samples contribute to each domain's mean over the samples of all processes: (domains,).
 
         The contributions of all processes together are the means, those of a process that has no sample of a domain
@@ -92,7 +92,7 @@ class CrossEntropy(nn.Module):
         """
         pixels = F.cross_entropy(logits, mask, self.weights, ignore_index=IGNORE_INDEX, reduction="none")
         belongs = (torch.arange(len(self.domains), device=domain.device)[:, None] == domain).to(pixels.dtype)
-        weight = over_processes(belongs @ self._pixel_weights(mask).sum(dim=(1, 2)).to(pixels.dtype))
+        weight = all_reduce_sum(belongs @ self._pixel_weights(mask).sum(dim=(1, 2)).to(pixels.dtype))
         return belongs @ pixels.sum(dim=(1, 2)) / weight.clamp(min=1e-12)
 
     def _pixel_weights(self, mask: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class CrossEntropy(nn.Module):
         return kept if self.weights is None else self.weights[mask * kept] * kept
 
 
-def over_processes(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over all training processes, in the place of the values; no gradient goes through it."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(values)

@@ -17,7 +17,7 @@ from fcnseg.errors import InputError
 from fcnseg.evaluation.metrics import Scores, scores, to_dict
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.models import FCN, resample
-from fcnseg.training.losses import CrossEntropy, over_processes
+from fcnseg.training.losses import CrossEntropy, all_reduce_sum
 from fcnseg.training.optimisation import parameter_groups
 
 DOMAIN_STATISTICS = ("shared", "separate")
@@ -111,8 +111,8 @@ class SegmentationModule(LightningModule):
         weights, names = getattr(criterion, "domain_weights", None), getattr(criterion, "domains", ())
         if weights is not None or len(names) > 1:
             with torch.set_grad_enabled(weights is not None):
-                parts = criterion.by_domain(logits, mask, batch["domain"])
-            means = over_processes(parts.detach().clone())
+                parts = criterion.per_domain_means(logits, mask, batch["domain"])
+            means = all_reduce_sum(parts.detach().clone())
             self.log_dict({f"train/loss_{name}": mean for name, mean in zip(names, means, strict=True)})
         # Processes average their gradients, and each has seen a part of the batch: make a sum one over the whole batch.
         if weights is not None:

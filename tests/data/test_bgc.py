@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fcnseg.data.bgc import BalancedBatchSampler, Draw, PooledBatchSampler, apportion, shares
+from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler, SampleRef, apportion, shares
 from fcnseg.errors import InputError
 
 NAMES = "real", "synthetic", "rendered"
@@ -31,11 +31,11 @@ def pool(of: list[tuple[int, int]], batch_size: int, **options: int) -> PooledBa
     )
 
 
-def key(draw: Draw) -> tuple[int, int, int]:
+def key(draw: SampleRef) -> tuple[int, int, int]:
     return draw.domain, draw.index, draw.count
 
 
-def epochs(batches: BalancedBatchSampler, count: int) -> list[list[Draw]]:
+def epochs(batches: BalancedBatchSampler, count: int) -> list[list[SampleRef]]:
     result = []
     for epoch in range(count):
         batches.set_epoch(epoch)

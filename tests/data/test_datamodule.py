@@ -3,6 +3,9 @@
 The datasets here write the index of a sample into its pixels, so that a batch tells what it holds.
 """
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +18,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from fcnseg.data import CamVid
+from fcnseg.data import CamVid, CityScenes
 from fcnseg.data.datamodule import SegmentationData
 from fcnseg.data.storage.packing import Packed, Packing, pack
 from fcnseg.data.transforms import street_pipeline
@@ -226,6 +229,40 @@ def test_validation_shows_every_image_once_over_all_processes(world: int) -> Non
         assert batch["name"] == [f"sample{50 + index}" for index in batch["index"]]
     per_rank = [sum(len(b["index"]) for b in data.validation_loader(world, rank)) for rank in range(world)]
     assert max(per_rank) - min(per_rank) <= 1
+
+
+PLAIN_VALIDATION = """
+import sys
+import pytorch_lightning as pl
+import torch
+import fcnseg
+from fcnseg.data import CityScenes, SegmentationData
+from fcnseg.training import SegmentationModule
+
+scenes = CityScenes(7, seed=1, size=(24, 32))
+data = SegmentationData({}, scenes, size=(24, 32), num_workers=0)
+torch.manual_seed(0)
+module = SegmentationModule(fcnseg.create_model("fcn32s_vgg16", num_classes=11, width=0.05))
+options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", **options)
+trainer.validate(module, data, verbose=False)
+if trainer.is_global_zero:
+    print(*module.last_scores.pixels)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_a_plain_trainer_on_two_processes_scores_every_image_once(tmp_path: Path) -> None:
+    """Without use_distributed_sampler=False, which few would think of."""
+    script = tmp_path / "validate.py"
+    script.write_text(PLAIN_VALIDATION)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    scenes = CityScenes(7, seed=1, size=(24, 32))
+    expected = np.bincount(np.concatenate([scenes[i][1].ravel() for i in range(7)]), minlength=256)[:11]
+    assert [int(n) for n in done.stdout.splitlines()[-1].split()] == expected.tolist()
 
 
 def test_validation_resizes_images_and_leaves_masks_as_they_are() -> None:

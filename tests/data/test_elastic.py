@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcnseg.data import CamVid, CityScenes
-from fcnseg.data.bgc import BalancedBatchSampler, Draw
+from fcnseg.data.bgc import BalancedBatchSampler, SampleRef
 from fcnseg.data.datamodule import SegmentationData
 from fcnseg.data.dataset import Sample, SegmentationDataset
 from fcnseg.data.storage.packing import Packed, pack
@@ -48,7 +48,7 @@ class Ranks:
             for rank in range(world)
         ]
 
-    def batches(self, until: int) -> Iterator[list[list[Draw]]]:
+    def batches(self, until: int) -> Iterator[list[list[SampleRef]]]:
         """What the processes draw in each step; every epoch ends after its last step, wherever it was entered."""
         while self.done < until:
             epoch, passed = divmod(self.done, self.steps)
@@ -65,7 +65,7 @@ def assume_valid(of: list[tuple[int, int]], batch_size: int, world: int) -> None
     assume(all(batch_size * share >= sum(share for _, share in of) for _, share in of))
 
 
-def together(parts: list[list[Draw]]) -> list[tuple[int, int, int]]:
+def together(parts: list[list[SampleRef]]) -> list[tuple[int, int, int]]:
     return sorted((draw.domain, draw.index, draw.count) for draw in chain(*parts))
 
 

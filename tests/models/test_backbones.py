@@ -111,7 +111,7 @@ def test_caffenet_has_the_parameters_of_alexnets_two_towers() -> None:
 def test_receptive_fields_are_the_published_ones(name: str, padding: str, fields: list[int]) -> None:
     """Of the taps; Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks" (Distill 2019)."""
     backbone = on_paper(create_backbone, name, padding=padding)
-    assert [place.grid.field for place in places(backbone).values()] == fields
+    assert [place.grid.receptive_field for place in places(backbone).values()] == fields
     assert [place.grid.stride for place in places(backbone).values()] == [8, 16, 32]
 
 
@@ -150,7 +150,7 @@ def test_taps_look_where_their_grids_say(name: str, padding: str, stem: int) -> 
         for i, seen in zip(index, (gradient[0, 0].any(1), gradient[0, 0].any(0)), strict=True):
             pixels = seen.nonzero().flatten()
             assert (pixels[0] + pixels[-1]).item() / 2 == float(grid.map.inverse()(i))
-            assert (pixels[-1] - pixels[0]).item() + 1 == grid.field
+            assert (pixels[-1] - pixels[0]).item() + 1 == grid.receptive_field
 
 
 @pytest.mark.parametrize(("name", "origins"), [("vgg16", [3.5, 7.5, 15.5]), ("alexnet", [7, 15, 31])])

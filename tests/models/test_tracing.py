@@ -49,7 +49,7 @@ class TestLayers:
         own = trace_function(lambda self, x: self.conv(x), conv=conv(5, 2, 2))
         apart = trace_function(lambda self, x: self.conv(F.pad(x, (2, 2, 2, 2))), conv=conv(5, 2))
         assert apart.outputs["out"].grid.map == own.outputs["out"].grid.map
-        assert apart.outputs["out"].grid.field == own.outputs["out"].grid.field == 5
+        assert apart.outputs["out"].grid.receptive_field == own.outputs["out"].grid.receptive_field == 5
 
     def test_rows_and_columns_are_followed_to_other_dimensions(self) -> None:
         """As ConvNeXt does: channels last for its linear layers, and back."""
@@ -76,7 +76,7 @@ class TestLayers:
             return torch.cat([left, right], dim=1)
 
         traced = trace_function(block, wide=conv(7, 2, 3), narrow=conv(3, 2, 1))
-        assert traced.outputs["out"].grid.field == 7
+        assert traced.outputs["out"].grid.receptive_field == 7
 
     def test_the_network_keeps_its_weights_and_mode(self) -> None:
         network = Network(lambda self, x: self.norm(self.conv(x)), conv=conv(3), norm=nn.BatchNorm2d(3)).train()
@@ -173,7 +173,7 @@ class TestTimm:
         """The gradient of a sample of each tap is centred on its place, and as wide as its field."""
         backbone = TimmBackbone(name, in_channels=1)
         outputs = trace_network(backbone, 1).outputs
-        size = 2 * outputs["stride32"].grid.field + 65
+        size = 2 * outputs["stride32"].grid.receptive_field + 65
         image = torch.ones(1, 1, 33, size, dtype=torch.float64, requires_grad=True)
         taps = linear(backbone)(image)
         for tap, place in outputs.items():
@@ -182,7 +182,7 @@ class TestTimm:
             weights = gradient[0, 0].sum(0)
             pixels = weights.nonzero().flatten()
             assert (pixels[0] + pixels[-1]).item() / 2 == float(place.grid.map.inverse()(index))
-            assert (pixels[-1] - pixels[0]).item() + 1 == place.grid.field
+            assert (pixels[-1] - pixels[0]).item() + 1 == place.grid.receptive_field
             centroid = (weights @ torch.arange(size, dtype=torch.float64) / weights.sum()).item()
             assert centroid == pytest.approx(float(place.grid.map.inverse()(index)), abs=1e-6)
 
@@ -190,7 +190,7 @@ class TestTimm:
     def test_a_logit_looks_at_its_own_pixel(self, name: str) -> None:
         """All the way through the head; `tests/models/test_fcn.py` says why an image of positions shows it."""
         model = linear(create_model(name, num_classes=2, in_channels=1))
-        reach = model.grids()["fc7"].field // 2 + 32
+        reach = model.grids()["fc7"].receptive_field // 2 + 32
         image = torch.ones(1, 1, 33, 2 * reach + 64, dtype=torch.float64)
         position = torch.arange(image.shape[-1], dtype=torch.float64).expand_as(image)
         with torch.inference_mode():

@@ -165,7 +165,7 @@ def three_images() -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_domain_has_the_mean_over_its_own_labelled_pixels(name: str, weights: np.ndarray, domain: list[int]) -> None:
     logits, mask = three_images()
     loss = CrossEntropy(name, lambda: PIXELS, domains=NAMES)
-    means = loss.by_domain(logits, mask, torch.tensor(domain))
+    means = loss.per_domain_means(logits, mask, torch.tensor(domain))
     assert means.tolist() == pytest.approx(brute_force_means(logits, mask, domain, weights), rel=1e-5)
     if domain == [1, 1, 1]:
         torch.testing.assert_close(means[1], loss(logits, mask))
@@ -174,7 +174,7 @@ def test_a_domain_has_the_mean_over_its_own_labelled_pixels(name: str, weights: 
 def test_a_domain_whose_pixels_are_all_ignored_has_no_loss_and_no_gradient() -> None:
     logits, mask = three_images()
     mask[2] = 255
-    means = CrossEntropy(domains=NAMES).by_domain(logits, mask, torch.tensor([0, 0, 1]))
+    means = CrossEntropy(domains=NAMES).per_domain_means(logits, mask, torch.tensor([0, 0, 1]))
     (gradient,) = torch.autograd.grad((means * torch.tensor([0.6, 0.4, 0])).sum(), logits)
     assert means[1:].tolist() == [0, 0]
     assert gradient.isfinite().all()
@@ -187,7 +187,7 @@ def one_of_two(rank: int, folder: Path) -> None:
     logits, mask = torch.load(folder / "batch.pt")
     mine = [[0, 2], [1]][rank]
     logits = logits[mine].requires_grad_()
-    parts = CrossEntropy(domains=NAMES).by_domain(logits, mask[mine], torch.tensor([0, 0, 2])[mine])
+    parts = CrossEntropy(domains=NAMES).per_domain_means(logits, mask[mine], torch.tensor([0, 0, 2])[mine])
     (gradient,) = torch.autograd.grad(0.6 * parts[0] + 0.4 * parts[2], logits)
     torch.save((parts.detach(), gradient), folder / f"{rank}.pt")
 
@@ -198,7 +198,7 @@ def test_processes_share_a_domains_mean_and_one_may_have_no_sample_of_it(tmp_pat
     torch.save((logits.detach(), mask), tmp_path / "batch.pt")
     torch.multiprocessing.start_processes(one_of_two, (tmp_path,), nprocs=2, start_method="fork")
     (parts, gradient), (others, gradient_1) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    whole = CrossEntropy(domains=NAMES).by_domain(logits, mask, torch.tensor([0, 0, 2]))
+    whole = CrossEntropy(domains=NAMES).per_domain_means(logits, mask, torch.tensor([0, 0, 2]))
     (expected,) = torch.autograd.grad(0.6 * whole[0] + 0.4 * whole[2], logits)
     torch.testing.assert_close(parts + others, whole.detach())
     assert others[2] == 0

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from fcnseg.atomic import replacing
 from fcnseg.data.citygen.scenes import CityScenes
-from fcnseg.data.datasets.synthia import COLOURS, ids_of
+from fcnseg.data.datasets.synthia import COLOURS
 from fcnseg.errors import InputError
-from fcnseg.files import replacing
 from fcnseg.label_spaces import SYNTHIA, SYNTHIA_CITYSCAPES
 from fcnseg.labels import STREET11
 
@@ -58,7 +58,7 @@ def write_synthia(
         image, mask, _ = scenes[index]
         with replacing(image_path) as temporary:
             Image.fromarray(image).save(temporary)
-        _write_label(label_path, ids_of(mapping(mask), LAYOUTS[layout]), layout)
+        _write_label(label_path, LAYOUTS[layout].encode(mapping(mask)), layout)
         written += 1
     return written
 

@@ -28,7 +28,6 @@ from fcnseg.data.files.images import read_label
 from fcnseg.data.files.listing import labels_of, require_folder, visible_images
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import SYNTHIA, SYNTHIA_CITYSCAPES
-from fcnseg.labels import LabelSpace
 
 # Lane markings are (0, 172, 0) in the README of SYNTHIA-SEQS and (0, 175, 0) in other tables of the same classes.
 COLOURS = (((0, 0, 0), 0), *zip(SYNTHIA.palette, SYNTHIA.ids, strict=True), ((0, 175, 0), 12))
@@ -179,10 +178,3 @@ def _matching(folder: Path, patterns: str | Sequence[str]) -> list[Path]:
 def _sequence_label(image: Path) -> Path:
     sequence, camera, view = image.parents[3], image.parts[-3], image.parts[-2]
     return sequence / "GT" / "LABELS" / camera / view / f"{image.stem}.png"
-
-
-def ids_of(mask: np.ndarray, space: LabelSpace, ignored: int = 0) -> np.ndarray:
-    """The (H, W) uint16 label file values of a mask: the inverse of `LabelSpace.decode`."""
-    table = np.full(256, ignored, np.uint16)
-    table[: space.num_classes] = space.ids
-    return table[mask]

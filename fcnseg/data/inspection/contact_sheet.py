@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from fcnseg.atomic import replacing
+from fcnseg.data.display import displayable
 from fcnseg.data.files.images import read_image
 from fcnseg.data.inspection.report import KINDS, SEVERITIES, Inspection, plain
 from fcnseg.data.inspection.samples import Facts, InspectedSplit, lenient_mask
 from fcnseg.data.transforms import resize_image, resize_mask
 from fcnseg.errors import InputError
-from fcnseg.files import replacing
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 OUTSIDE = (255, 0, 255)
@@ -114,15 +115,6 @@ def save_histogram(inspection: Inspection, path: str | Path) -> None:
     figure.legend(loc="outside upper right", ncols=len(shares), frameon=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
-
-
-def displayable(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 of an image with any channels and type; other than 8 bits, from its darkest to its brightest."""
-    shown = image[..., :3] if image.shape[2] >= 3 else image[..., [0, 0, 0]]
-    if shown.dtype == np.uint8:
-        return shown
-    low, high = np.percentile(shown, (1, 99))
-    return ((shown - low) / max(high - low, 1e-9) * 255).clip(0, 255).astype(np.uint8)
 
 
 def _by_severity() -> list[str]:

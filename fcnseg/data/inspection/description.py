@@ -8,13 +8,13 @@ from typing import Any
 import yaml
 
 import fcnseg
+from fcnseg.atomic import replacing
 from fcnseg.data.datasets.described import FORMAT, VERSION, Description
 from fcnseg.data.inspection.pairing import select
 from fcnseg.data.inspection.report import KINDS, Inspection, class_frequencies, sizes
 from fcnseg.data.inspection.samples import Facts
 from fcnseg.data.statistics import channel_statistics
 from fcnseg.errors import InputError
-from fcnseg.files import replacing
 from fcnseg.labels import LabelSpace
 
 

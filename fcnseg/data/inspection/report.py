@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 import fcnseg
+from fcnseg.atomic import replacing
 from fcnseg.data.inspection.samples import Facts, InspectedSplit, Problem, examine_all
 from fcnseg.errors import InputError
-from fcnseg.files import replacing
 from fcnseg.labels import LabelSpace
 
 SEVERITIES = ("error", "warning", "note")
@@ -200,6 +200,32 @@ def write_report(inspection: Inspection, path: str | Path) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+HOW_TO_SEE = "fcnseg data inspect with the same images, labels and classes shows all"
+
+
+def is_bad(facts: Facts) -> bool:
+    """Whether training would fail at this pair."""
+    return any(KINDS[problem.kind][0] == "error" for problem in facts.problems)
+
+
+def require_sound(inspection: Inspection, skip_bad: bool) -> None:
+    """Refuse a dataset with errors, unless they are to be left out.
+
+    Raises:
+        InputError: naming the first mistake and how many there are.
+    """
+    errors: Sequence[Finding] = inspection.errors
+    if not errors or (skip_bad and all(finding.kind != "no pairs" for finding in errors)):
+        return
+    first = errors[0].problems[0]
+    count = sum(len(finding.problems) for finding in errors)
+    more = f" ({count} mistakes)" if count > 1 else ""
+    raise InputError(
+        f"{plain(first.file)}: {errors[0].kind}{f' ({plain(first.detail)})' if first.detail else ''}{more}; "
+        f"{HOW_TO_SEE}, skip_bad=true leaves them out"
+    )
+
+
 # What only all pairs together show
 
 
@@ -230,7 +256,7 @@ def _duplicates(facts: Sequence[Facts]) -> Iterator[Problem]:
     """Images whose pixels are equal; constant ones are told as such."""
     first: dict[str, list[Facts]] = defaultdict(list)
     for f in facts:
-        if f.look is None:
+        if f.perceptual_hash is None:
             continue
         for other in first[f.digest][:1]:
             labels = "the same label" if f.label_digest == other.label_digest else "another label"
@@ -239,12 +265,12 @@ def _duplicates(facts: Sequence[Facts]) -> Iterator[Problem]:
 
 
 def _near_duplicates(facts: Sequence[Facts], bits: int) -> Iterator[Problem]:
-    """For every image the first one before it that looks like it, those in other splits preferred."""
-    known = [f for f in facts if f.look is not None]
-    looks = np.array([f.look for f in known], np.uint64)
+    """For every image the first one before it that hashes like it, those in other splits preferred."""
+    known = [f for f in facts if f.perceptual_hash is not None]
+    hashes = np.array([f.perceptual_hash for f in known], np.uint64)
     splits = np.array([f.split for f in known])
     for i, f in enumerate(known):
-        distances = np.bitwise_count(looks[:i] ^ looks[i])
+        distances = np.bitwise_count(hashes[:i] ^ hashes[i])
         alike = [int(j) for j in np.flatnonzero(distances <= bits) if known[j].digest != f.digest]
         if alike:
             j = min(alike, key=lambda j: (splits[j] == f.split, distances[j]))

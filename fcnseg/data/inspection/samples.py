@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from fcnseg.cores import available_cores
 from fcnseg.data.dataset import SegmentationDataset
 from fcnseg.data.files.checksum import sha256
 from fcnseg.data.files.images import max_pixels, read_image
@@ -89,7 +90,7 @@ class Facts:
         pixels: (num_classes,) pixels of each class.
         ignored: pixels that do not count.
         digest, label_digest: hashes of the pixels of the two.
-        look: a 64-bit perceptual hash of the image; None where all its pixels are equal.
+        perceptual_hash: of the image, 64 bits; None where all its pixels are equal.
         checksums: SHA-256 of the two files, where asked for.
     """
 
@@ -105,7 +106,7 @@ class Facts:
     ignored: int = 0
     digest: str = ""
     label_digest: str = ""
-    look: int | None = None
+    perceptual_hash: int | None = None
     checksums: tuple[str, str] | None = None
 
 
@@ -176,11 +177,6 @@ def examine_all(
     return [facts for position in range(len(chunks)) for facts in found[position]]
 
 
-def available_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def lenient_mask(dataset: Any, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(H, W) mask of a label's values, and where they are outside the label space (ignored in the mask).
 
@@ -188,13 +184,10 @@ def lenient_mask(dataset: Any, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
         dataset: a dataset of files, or one that maps its classes.
         values: (H, W) uint16 of the label file.
     """
-    space = _inner(dataset).label_space
-    table = np.full(65536, IGNORE_INDEX, np.uint8)
-    table[list(space.ids)] = np.arange(space.num_classes)
-    legal = np.zeros(65536, bool)
-    legal[[*space.ids, *space.ignored_ids]] = True
-    mask = table[values]
-    return (dataset.mapping(mask) if hasattr(dataset, "mapping") else mask), ~legal[values]
+    found = _inner(dataset).label_space.lookup[values]
+    outside = found < 0
+    mask = np.where(outside, IGNORE_INDEX, found).astype(np.uint8)
+    return (dataset.mapping(mask) if hasattr(dataset, "mapping") else mask), outside
 
 
 def _run(
@@ -277,7 +270,7 @@ def _image_facts(path: Path, pixels: np.ndarray, problems: list[Problem]) -> dic
         "size": pixels.shape[:2],
         "form": _form(path, pixels),
         "digest": digest(pixels),
-        "look": None if constant else perceptual_hash(pixels),
+        "perceptual_hash": None if constant else perceptual_hash(pixels),
     }
 
 
@@ -294,7 +287,7 @@ def _label_facts(split: InspectedSplit, path: Path, values: np.ndarray, problems
     space: LabelSpace = split.files.label_space
     counts = np.bincount(values.ravel(), minlength=65536)
     present = np.flatnonzero(counts)
-    outside = [v for v in present.tolist() if v not in space.ids and v not in space.ignored_ids]
+    outside = present[space.lookup[present] < 0].tolist()
     if outside:
         shown = ", ".join(f"{v} on {counts[v]} pixel{'' if counts[v] == 1 else 's'}" for v in outside[:5])
         more = f" and {len(outside) - 5} more values" if len(outside) > 5 else ""

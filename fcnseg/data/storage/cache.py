@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from fcnseg.atomic import replacing
 from fcnseg.data.dataset import Sample, SegmentationDataset, read_all, read_mask
 from fcnseg.data.storage.fingerprint import identity
 from fcnseg.errors import InputError
-from fcnseg.files import replacing
 
 # Samples as bytes
 

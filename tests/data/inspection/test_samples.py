@@ -11,7 +11,7 @@ from PIL import Image
 
 from fcnseg.data import CityScenes
 from fcnseg.data.datasets.pairs import Pairs
-from fcnseg.data.inspection.contact_sheet import displayable
+from fcnseg.data.display import displayable
 from fcnseg.data.inspection.report import inspect
 from fcnseg.data.inspection.samples import InspectedSplit, digest, perceptual_hash
 from fcnseg.labels import LabelSpace

@@ -4,9 +4,7 @@ A staged run is a folder with the whole config, and in it a folder per stage. Wh
 stopped is read from the files alone, so that a run goes on after anything, a killed job included.
 """
 
-import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,13 +17,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities import rank_zero_only
-from yaml import YAMLError
 
-from fcnseg.commands.common import build_data
 from fcnseg.errors import InputError
-from fcnseg.evaluation.report import write_json
-from fcnseg.files import replacing
-from fcnseg.training.precision import fast_precision
+from fcnseg.runs.building import build_data
+from fcnseg.runs.folder import last_checkpoint, saved_config, shown
 
 RUN_KEYS = ("stages", "regime", "resume", "folder", "name")
 """What belongs to the whole run and no stage can set."""
@@ -83,11 +78,6 @@ def plan(config: DictConfig, folder: Path) -> list[Stage]:
     return stages
 
 
-def last_checkpoint(folder: Path) -> Path:
-    """Where a run in this folder keeps the end of its last epoch."""
-    return folder / "checkpoints" / "last.ckpt"
-
-
 def resumed_folder(resume: str) -> Path:
     """The folder of the staged run that `resume` names.
 
@@ -101,35 +91,6 @@ def resumed_folder(resume: str) -> Path:
     if not saved_config(folder).get("stages"):
         raise InputError(f"resume={resume}: no staged run; expected a folder whose config.yaml has stages")
     return folder
-
-
-def saved_config(folder: Path) -> DictConfig:
-    """The config that a run began with; empty where there is none."""
-    path = folder / "config.yaml"
-    try:
-        saved = OmegaConf.load(path) if path.is_file() else OmegaConf.create({})
-    except (YAMLError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as YAML") from error
-    return saved if isinstance(saved, DictConfig) else OmegaConf.create({})
-
-
-def check_settings(config: DictConfig, folder: Path) -> None:
-    """Refuse to go on with other settings than the run in `folder` began with.
-
-    Raises:
-        InputError: naming the first setting that differs.
-    """
-    saved = saved_config(folder)
-    config = deepcopy(config)
-    config.folder = saved.get("folder")  # the run may have moved since
-    for each in (config, saved):  # a run without stages has saved what "auto" stood for
-        if OmegaConf.select(each, "trainer.precision") == "auto":
-            each.trainer.precision = fast_precision()
-    ours = OmegaConf.to_container(config, resolve=True)
-    theirs = OmegaConf.to_container(saved)
-    for key, now, then in _differences(ours, theirs):
-        if key != "resume":
-            raise InputError(f"resume={folder}: it began with {key}={_shown(then)}, this run has {key}={_shown(now)}")
 
 
 @rank_zero_only
@@ -150,43 +111,6 @@ def check_stages(stages: list[Stage]) -> None:
             classes = build_data(stage.config).label_space.num_classes
             with torch.device("meta"):
                 instantiate(stage.config.model, num_classes=classes, weights=None, _convert_="all")
-
-
-def finished_score(folder: Path) -> float:
-    """The mean IoU that a finished training wrote down."""
-    return float(json.loads((folder / "metrics.json").read_text())["mean_iou"])
-
-
-@rank_zero_only
-def write_totals(folder: Path, stages: list[Stage]) -> None:
-    """Write the metrics.json of a whole run: the last stage's, with what all stages took, together and one by one."""
-    reports = {stage.name: json.loads((stage.folder / "metrics.json").read_text()) for stage in stages}
-    seen: Counter[str] = Counter()
-    for report in reports.values():
-        seen.update(report["images_seen"])
-    totals = {
-        "step": sum(report["step"] for report in reports.values()),
-        "images_seen": dict(seen),
-        "train_seconds": round(sum(report["train_seconds"] for report in reports.values()), 1),
-        "stages": {
-            name: {key: report[key] for key in ("step", "images_seen", "mean_iou")} for name, report in reports.items()
-        },
-    }
-    write_json(folder / "metrics.json", reports[stages[-1].name] | totals)
-
-
-@rank_zero_only
-def keep_metrics(folder: Path) -> None:
-    """Set the curves of an interrupted training aside as metrics.1.csv, ...: the logger begins its file anew."""
-    current = folder / "metrics.csv"
-    if current.is_file():
-        current.rename(folder / f"metrics.{len(list(folder.glob('metrics.*.csv'))) + 1}.csv")
-
-
-@rank_zero_only
-def save_config(config: DictConfig, folder: Path) -> None:
-    with replacing(folder / "config.yaml") as temporary:
-        temporary.write_text(OmegaConf.to_yaml(config, resolve=True))
 
 
 def _stages(config: DictConfig) -> dict[str, Any]:
@@ -231,7 +155,7 @@ def _check_keys(node: DictConfig, settings: Mapping[Any, Any], where: str, known
                 _check_keys(below, value, f"{where}.{key}", list(below))
         elif value is not None or key in NEEDED:
             example = "{name: fcn16s_vgg16}" if key == "model" else "{key: value}"
-            raise InputError(f"{where}.{key}={_shown(value)}: expected settings such as {example}")
+            raise InputError(f"{where}.{key}={shown(value)}: expected settings such as {example}")
 
 
 def _leaves(settings: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -240,17 +164,3 @@ def _leaves(settings: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted key and both values of every setting that differs; None for one that is not there."""
-    if not isinstance(ours, dict) or not isinstance(theirs, dict):
-        if ours != theirs:
-            yield prefix.rstrip("."), ours, theirs
-        return
-    for key in dict.fromkeys([*ours, *theirs]):
-        yield from _differences(ours.get(key), theirs.get(key), f"{prefix}{key}.")
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value)

@@ -13,10 +13,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fcnseg.commands.common import build_data, domain_names
 from fcnseg.data.bgc import apportion
 from fcnseg.data.datamodule import MIXINGS
 from fcnseg.errors import InputError
+from fcnseg.runs.building import build_data, domain_names
 
 DOMAINS = ("real", "synthetic", "all")
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from fcnseg.commands.configuration import config_folder, register_models
-from fcnseg.commands.regimes import apply_regime, divide
 from fcnseg.data import CityScenes
 from fcnseg.data.storage.packing import pack
 from fcnseg.errors import InputError
+from fcnseg.runs.regimes import apply_regime, divide
 
 TRAIN = (
     "train",

@@ -5,8 +5,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
-from fcnseg.commands.common import relative
-from fcnseg.commands.stages import check_settings, finished_score, last_checkpoint, saved_config
+from fcnseg.runs.folder import check_settings, last_checkpoint, relative, saved_config
+from fcnseg.runs.records import finished_score
 
 AUTO = "auto"
 

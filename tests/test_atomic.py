@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fcnseg.files import replacing
+from fcnseg.atomic import replacing
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Runs: what one is on disk and in phases, from a config to objects and to records."""

@@ -1,0 +1,136 @@
+"""From a config to what it describes: data module, network with loss and optimiser, trainer."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from pytorch_lightning import Trainer
+
+from fcnseg.data import SegmentationData
+from fcnseg.data.storage.packing import packed_nodes
+from fcnseg.errors import InputError
+from fcnseg.models import FCN
+from fcnseg.training import SegmentationModule
+from fcnseg.training.checkpoints import AtomicCheckpointIO
+from fcnseg.training.precision import fast_precision
+
+KEYS = ("root", "packed", "parts", "domains")
+"""What of `config.data` says how to build it, and is no argument of `SegmentationData`."""
+
+
+def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
+    """Instantiate `config.data`; without its training part where only validation is wanted.
+
+    `data.root` is there for the datasets to refer to, and no argument itself; `data.packed` puts what
+    `fcnseg data pack` has written in the place of the datasets; `data.parts` takes parts of some of them;
+    `data.domains` names those to train on.
+    """
+    packed = config.data.get("packed")
+    if OmegaConf.is_missing(config.data, "root") and packed is None:
+        raise InputError("data.root: a value is missing; give it as data.root=PATH")
+    arguments = OmegaConf.masked_copy(config.data, [key for key in config.data if key not in KEYS])
+    with open_dict(arguments):
+        if packed is not None:
+            arguments.update(packed_nodes(packed))
+        if not train:
+            arguments.update(train={}, ratio=None, augment=None)
+        else:
+            if config.data.get("parts") is not None:
+                _take_parts(arguments, config.data.parts)
+            if config.data.get("domains") is not None:
+                _keep(arguments, config.data.domains)
+    arguments._set_parent(config)
+    return instantiate(arguments, _convert_="all")
+
+
+def domain_names(config: DictConfig) -> list[str]:
+    """The training domains of `config.data`, or of its pack, in their order."""
+    packed = config.data.get("packed")
+    return [str(name) for name in (config.data.train if packed is None else packed_nodes(packed)["train"])]
+
+
+def _take_parts(arguments: DictConfig, parts: Any) -> None:
+    """Put a `Part` in the place of each of the domains named."""
+    example = f"expected a mapping such as {{{next(iter(arguments.train))}: {{share: 0.25, start: 0.5}}}}"
+    if not isinstance(parts, DictConfig):
+        raise InputError(f"data.parts={parts}: {example}")
+    for name, part in ((str(name), part) for name, part in parts.items()):
+        if name not in arguments.train:
+            raise InputError(f"data.parts.{name}: no such domain; expected one of {', '.join(arguments.train)}")
+        if not isinstance(part, DictConfig) or "share" not in part or set(part) - {"share", "start"}:
+            raise InputError(f"data.parts.{name}={part}: {example}")
+        arguments.train[name] = {"_target_": "fcnseg.data.Subset", "dataset": arguments.train[name], **part}
+
+
+def _keep(arguments: DictConfig, names: Any) -> None:
+    """Leave the training domains of these names, and their shares."""
+    known = ", ".join(arguments.train)
+    if not isinstance(names, ListConfig) or not names or any(name not in arguments.train for name in names):
+        raise InputError(f"data.domains={names}: expected a list of names out of {known}")
+    for key in ("train", "ratio"):
+        if arguments[key] is not None:
+            arguments[key] = OmegaConf.masked_copy(arguments[key], [name for name in arguments[key] if name in names])
+
+
+def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModule:
+    """The model with its loss, optimiser and schedule; classes and input size come from the data."""
+    space = data.label_space
+    facts = data.image_facts()
+    if config.model.in_channels not in (3, facts["in_channels"]):  # 3 unless set
+        raise InputError(f"model.in_channels={config.model.in_channels}: the images have {facts['in_channels']}")
+    if config.model.mean is not None or config.model.std is not None:
+        facts = {key: value for key, value in facts.items() if key not in ("mean", "std")}
+    model: FCN = instantiate(
+        config.model,
+        **facts,
+        num_classes=space.num_classes,
+        input_size=data.size,
+        label_space=space.to_dict(),
+        _convert_="all",
+    )
+    # The memory layout that convolutions are fastest in, on CPUs and GPUs alike.
+    model = model.to(memory_format=torch.channels_last)
+    return SegmentationModule(
+        model,
+        loss=instantiate(config.loss, class_pixels=data.class_pixels, domains=list(data.train), _convert_="all"),
+        optimizer=instantiate(config.optimizer),
+        scheduler=instantiate(config.scheduler),
+        bias_lr_factor=config.bias_lr_factor,
+        domain_statistics=config.domain_statistics,
+        training_data={
+            "train": {name: f"{len(dataset)} images" for name, dataset in data.train.items()},
+            "validation": f"{len(data.val)} images",
+        },
+    )
+
+
+def build_trainer(config: DictConfig, folder: Path) -> Trainer:
+    callbacks = [instantiate(c) for c in (config.callbacks or {}).values() if c is not None]
+    loggers = [instantiate(c) for c in (config.logger or {}).values() if c is not None]
+    if config.trainer.precision == "auto":
+        config.trainer.precision = fast_precision()
+    return instantiate(
+        config.trainer,
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(folder),
+    )
+
+
+def check_statistics(config: DictConfig, data: SegmentationData, processes: int) -> None:
+    """Refuse separate statistics where processes that synchronise them would wait for one without a domain's sample.
+
+    Raises:
+        InputError: when a process may have no sample of a domain.
+    """
+    if config.domain_statistics == "separate" and processes > 1 and len(data.train) > 1:
+        if data.mixing == "pooled":
+            raise InputError("domain_statistics=separate: needs data.mixing=balanced with several processes")
+        if (least := min(data.batches().counts)) < processes:
+            raise InputError(
+                f"domain_statistics=separate: a batch has {least} samples of a domain for {processes} processes; "
+                "expected one for each; raise data.batch_size"
+            )

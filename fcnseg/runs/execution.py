@@ -1,0 +1,150 @@
+"""Carrying out a run: training once or in stages, from the beginning or from where it stopped, to its report."""
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from omegaconf import DictConfig
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.utilities import rank_zero_only
+
+from fcnseg.data import SegmentationData
+from fcnseg.errors import InputError
+from fcnseg.models import FCN, load_checkpoint
+from fcnseg.runs.building import build_data, build_module, build_trainer, check_statistics
+from fcnseg.runs.folder import check_settings, last_checkpoint, relative, save_config
+from fcnseg.runs.records import finished_score, keep_metrics, report, write_totals
+from fcnseg.runs.regimes import apply_regime
+from fcnseg.runs.resuming import AUTO, score_if_finished, stopped_at
+from fcnseg.runs.stages import Stage, check_new, check_stages, plan, resumed_folder
+
+
+def execute(config: DictConfig, folder: Path) -> float | None:
+    """Train once, or stage after stage; returns the mean IoU of the last weights.
+
+    Args:
+        config: the whole config of `fcnseg train`, without its part `hydra`.
+        folder: of the run.
+
+    Raises:
+        InputError: for settings that do not fit one another, the data or what is in the folder.
+    """
+    silence_warnings()
+    apply_regime(config)
+    resume = config.resume
+    if resume == AUTO:
+        if (score := score_if_finished(config, folder)) is not None:
+            return score
+        stopped = stopped_at(config, folder)
+        config.resume = stopped and str(stopped)
+    if config.stages is not None:
+        return run_stages(config, folder)
+    if config.resume is not None and not Path(config.resume).is_file():
+        is_folder = Path(config.resume).is_dir()
+        reason = "a folder; expected a checkpoint, or settings with stages" if is_folder else "no such checkpoint"
+        raise InputError(f"resume={config.resume}: {reason}")
+    if resume is not None:
+        keep_metrics(folder)
+    with say_how_to_go_on(last_checkpoint(folder)):
+        return train(config, folder, config.resume)
+
+
+def run_stages(config: DictConfig, folder: Path) -> float | None:
+    """Train the stages that are left; returns what the last one reached."""
+    if config.resume is not None:
+        new, folder = folder, resumed_folder(config.resume)
+        if new.resolve() != folder.resolve():
+            with suppress(OSError):  # Hydra's folder for this run: not used, and empty
+                new.rmdir()
+        check_settings(config, folder)
+    config.folder = str(folder)
+    stages = plan(config, folder)
+    if config.resume is None:
+        check_new(folder, stages)
+    check_stages(stages)
+    if config.resume is None:
+        save_config(config, folder)
+    score = None
+    with say_how_to_go_on(folder):
+        for number, stage in enumerate(stages, start=1):
+            announce_stage(stage, number, len(stages))
+            if not stage.finished:
+                keep_metrics(stage.folder)
+                score = train(stage.config, stage.folder, stage.checkpoint)
+    write_totals(folder, stages)
+    return finished_score(stages[-1].folder) if stages[-1].finished else score
+
+
+def train(config: DictConfig, folder: Path, resume: str | Path | None) -> float | None:
+    """One training, from its beginning or from a checkpoint, to the scores of its last weights."""
+    seed_everything(config.seed, workers=True, verbose=False)
+    data = build_data(config)
+    module = build_module(config, data)
+    if resume is not None:
+        check_resume(str(resume), module.model)
+    trainer = build_trainer(config, folder)
+    check_statistics(config, data, trainer.world_size)
+    save_config(config, folder)
+    announce(trainer, module.model, data)
+    started = time.monotonic()
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    return report(trainer, module.model, data, folder, seconds=time.monotonic() - started)
+
+
+@contextmanager
+def say_how_to_go_on(resume: Path) -> Iterator[None]:
+    """Name what `resume` takes, if it is there, when an interruption passes."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # Lightning ends an interrupted run with the latter
+        if getattr(rank_zero_only, "rank", 0) == 0 and resume.exists():
+            print(f"\ninterrupted; go on with the same settings and resume={relative(resume)}", file=sys.stderr)
+        raise
+
+
+def check_resume(path: str, model: FCN) -> None:
+    """Refuse a checkpoint of another model before Lightning trips over its weights.
+
+    Raises:
+        InputError: naming the first setting that differs.
+    """
+    saved, ours = load_checkpoint(path).spec.to_dict(), model.spec.to_dict()
+    for key, value in ours.items():
+        if value != saved[key]:
+            raise InputError(f"resume={path}: its model has {key}={saved[key]}, this run {key}={value}")
+
+
+@rank_zero_only
+def announce_stage(stage: Stage, number: int, count: int) -> None:
+    state = "finished" if stage.finished else "goes on" if stage.checkpoint else "begins"
+    print(f"\nstage       {stage.name}, {number} of {count}, {state}")
+
+
+@rank_zero_only
+def announce(trainer: Trainer, model: FCN, data: SegmentationData) -> None:
+    """Say in three lines what is about to be trained."""
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    sizes = ", ".join(f"{len(dataset)} {name}" for name, dataset in data.train.items())
+    print(f"model       {model.spec.name}, {millions:.1f} M parameters, {data.label_space.num_classes} classes")
+    print(f"data        train on {sizes} (a batch: {data.batches()}), validate on {len(data.val)}")
+    for name, dataset in {**data.train, "val": data.val}.items():
+        if mapping := getattr(dataset, "mapping", None):
+            print(f"classes of {name}: {mapping}")
+    print(f"trainer     {trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}")
+
+
+def silence_warnings() -> None:
+    """Leave out the frameworks' remarks on which a user need not act; their warnings otherwise stay."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        "Experiment logs directory .* exists",  # it is the run's folder, new and ours
+        "The number of training batches .* is smaller than the logging interval",
+        "The '.*_dataloader' does not have many workers",  # see default_workers
+        "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+        ".*recommended.*sync_dist=True",  # those values are equal on all ranks already
+    ):
+        warnings.filterwarnings("ignore", message=message)

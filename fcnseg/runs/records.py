@@ -1,0 +1,74 @@
+"""What a run writes down: scores and pictures of a training, totals over its stages, curves of interrupted ones."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
+
+from fcnseg.data import SegmentationData
+from fcnseg.evaluation import evaluate, write_report
+from fcnseg.evaluation.report import write_json
+from fcnseg.models import FCN
+from fcnseg.runs.folder import relative
+from fcnseg.runs.stages import Stage
+
+
+@rank_zero_only
+def report(trainer: Trainer, model: FCN, data: SegmentationData, folder: Path, seconds: float) -> float:
+    """Score the weights that training ended with, and write scores and pictures; returns their mean IoU."""
+    device = trainer.strategy.root_device
+    evaluation = evaluate(model.to(device), data.validation_loader())
+    facts: dict[str, Any] = {
+        "step": trainer.global_step,
+        "epoch": trainer.current_epoch,
+        "images_seen": data.batches().seen(trainer.fit_loop.total_batch_idx + 1),
+        "train_seconds": round(seconds, 1),
+        "checkpoints": {},
+    }
+    for keeper in trainer.checkpoint_callbacks:
+        if isinstance(keeper, ModelCheckpoint) and keeper.best_model_path:
+            score = None if keeper.best_model_score is None else float(keeper.best_model_score)
+            facts["checkpoints"][Path(keeper.best_model_path).stem] = {
+                "path": relative(keeper.best_model_path),
+                keeper.monitor or "step": trainer.global_step if keeper.monitor is None else score,
+            }
+    write_report(evaluation, model, data, folder, facts)
+    print(f"scores and pictures  {relative(folder)}")
+    for checkpoint in facts["checkpoints"].values():
+        print(f"checkpoint           {checkpoint['path']}")
+    return finished_score(folder)
+
+
+def finished_score(folder: Path) -> float:
+    """The mean IoU that a finished training wrote down."""
+    return float(json.loads((folder / "metrics.json").read_text())["mean_iou"])
+
+
+@rank_zero_only
+def write_totals(folder: Path, stages: list[Stage]) -> None:
+    """Write the metrics.json of a whole run: the last stage's, with what all stages took, together and one by one."""
+    reports = {stage.name: json.loads((stage.folder / "metrics.json").read_text()) for stage in stages}
+    seen: Counter[str] = Counter()
+    for report in reports.values():
+        seen.update(report["images_seen"])
+    totals = {
+        "step": sum(report["step"] for report in reports.values()),
+        "images_seen": dict(seen),
+        "train_seconds": round(sum(report["train_seconds"] for report in reports.values()), 1),
+        "stages": {
+            name: {key: report[key] for key in ("step", "images_seen", "mean_iou")} for name, report in reports.items()
+        },
+    }
+    write_json(folder / "metrics.json", reports[stages[-1].name] | totals)
+
+
+@rank_zero_only
+def keep_metrics(folder: Path) -> None:
+    """Set the curves of an interrupted training aside as metrics.1.csv, ...: the logger begins its file anew."""
+    current = folder / "metrics.csv"
+    if current.is_file():
+        current.rename(folder / f"metrics.{len(list(folder.glob('metrics.*.csv'))) + 1}.csv")
