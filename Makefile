@@ -8,19 +8,20 @@ DEMO := runs/demo
 
 help:
 	@echo "make demo   install, train on the embedded scenes, evaluate, and write pictures (minutes, no GPU needed)"
-	@echo "make test   install with the dev extra and run the tests"
-	@echo "make lint   format check, linter and type checker"
+	@echo "make test   install with the dev extra and run the tests, on all cores"
+	@echo "make lint   format check, linter, arrows between rooms, type checker"
 	@echo "make clean  remove .venv and caches; runs/ stays"
 
 demo: .venv/installed
 	$(BIN)/python scripts/demo.py
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 
 install: .venv/installed
@@ -38,4 +39,4 @@ install: .venv/installed
 	@touch $@ .venv/installed
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist

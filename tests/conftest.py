@@ -21,6 +21,11 @@ from fcnseg.data import CityScenes
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that no process is left with a notebook when all others are done."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "notebook" not in item.nodeid))
+
+
 @pytest.fixture
 def camvid(tmp_path: Path) -> Path:
     """Street scenes written in CamVid's layout: 8 to train on, 4 to validate on, at 64x48."""

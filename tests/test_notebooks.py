@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom in a fresh kernel."""
+"""Every notebook runs from top to bottom in a fresh kernel, with shorter trainings than it shows."""
 
 from pathlib import Path
 
@@ -7,13 +7,16 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+SHORTER = {"01_quickstart": {"max_steps=200": "max_steps=20", "CityScenes(200,": "CityScenes(40,"}}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, tmp_path, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # its one process may use every core
+def test_notebook_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
+    for shown, run in SHORTER.get(path.stem, {}).items():
+        (cell,) = (cell for cell in notebook.cells if cell.cell_type == "code" and shown in cell.source)
+        cell.source = cell.source.replace(shown, run)
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
     assert len(pictures) >= 2, "the notebook shows its data and its prediction"

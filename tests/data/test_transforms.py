@@ -420,10 +420,12 @@ def test_torchvisions_pipeline_keeps_image_and_mask_aligned() -> None:
     assert compared > 0.7
 
 
+@pytest.mark.filterwarnings("error")  # torch warns where it is handed memory that must not be written to
 @pytest.mark.parametrize(("channels", "dtype"), [(1, "uint8"), (4, "uint16"), (13, "float32")])
-def test_torchvisions_pipeline_takes_images_of_any_type(channels: int, dtype: str) -> None:
+def test_torchvisions_pipeline_takes_what_a_cache_gives(channels: int, dtype: str) -> None:
+    """Images of any type, in memory that is read only."""
     image, mask = values_of(dtype, 60, 80, channels), noise(60, 80, high=11)
-    image.flags.writeable = mask.flags.writeable = False  # as a cache gives them
+    image.flags.writeable = mask.flags.writeable = False
     flipped, other = TorchvisionPipeline([v2.RandomHorizontalFlip(1)])(image, mask, 0)
     assert flipped.dtype == dtype
     assert np.array_equal(flipped, image[:, ::-1])

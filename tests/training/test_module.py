@@ -18,7 +18,6 @@ from fcnseg.models.backbones import BACKBONES
 from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import LastCheckpoint
 from fcnseg.training.losses import CrossEntropy
-from fcnseg.training.precision import fast_precision
 
 RATIO = {"real": 3, "synthetic": 1}
 
@@ -237,7 +236,3 @@ def test_every_backbone_learns_from_its_initialisation(name):
         losses.append(float(loss.detach()))
     assert losses[0] == pytest.approx(np.log(11), rel=1e-5)
     assert losses[-1] < losses[0] * 2 / 3, losses
-
-
-def test_fast_precision_is_one_that_lightning_knows():
-    assert trainer(precision=fast_precision()).precision in ("bf16-mixed", "32-true")

@@ -54,7 +54,10 @@ def test_seeds_indices_and_looks_give_different_scenes() -> None:
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_every_class_is_about_as_frequent_as_in_camvid(look: str, scenes: dict) -> None:
+def test_classes_are_as_frequent_as_in_camvid(look: str, scenes: dict) -> None:
+    """An eighth of the pixels at most would have to change their class, and no class is off by more than twofold; of
+    what is rarest in CamVid, poles and bicyclists, the scenes show more on purpose.
+    """
     counts = sum(np.bincount(mask.ravel(), minlength=256) for _, mask in scenes[look])
     frequency = counts / counts.sum()
     # CamVid's training split (367 images, SegNet's 11 classes), counted without unlabelled pixels.
@@ -62,8 +65,12 @@ def test_every_class_is_about_as_frequent_as_in_camvid(look: str, scenes: dict) 
         "sky": 0.175, "building": 0.242, "pole": 0.010, "road": 0.330, "pavement": 0.047, "tree": 0.101,
         "sign": 0.012, "fence": 0.012, "car": 0.061, "pedestrian": 0.007, "bicyclist": 0.003,
     }  # fmt: skip
-    for name, expected in camvid.items():
-        assert expected / 3 < frequency[CLASS[name]] < expected * 8, name
+    expected = np.array(list(camvid.values()))
+    ratio = dict(zip(camvid, frequency[: len(expected)] / expected, strict=True))
+    assert np.abs(frequency[: len(expected)] - expected).sum() / 2 < 1 / 8
+    assert 2 < ratio.pop("pole") < 3.5
+    assert 3 < ratio.pop("bicyclist") < 9
+    assert all(0.5 < value < 2.1 for value in ratio.values()), ratio
     assert counts[STREET11.num_classes :].sum() == 0
 
 
