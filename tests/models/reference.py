@@ -69,13 +69,13 @@ def voc_fcn_alexnet(data: Tensor, w: Weights) -> Tensor:
 
 
 NETWORKS = {
-    "voc-fcn32s": voc_fcn32s,
-    "voc-fcn16s": voc_fcn16s,
-    "voc-fcn8s": voc_fcn8s,
-    "voc-fcn8s-atonce": voc_fcn8s_atonce,
-    "voc-fcn-alexnet": voc_fcn_alexnet,
+    "32s": voc_fcn32s,
+    "16s": voc_fcn16s,
+    "8s": voc_fcn8s,
+    "8s-atonce": voc_fcn8s_atonce,
+    "alexnet": voc_fcn_alexnet,
 }
-"""By the name of their folder."""
+"""By the names of scripts/reference_networks.py."""
 
 
 def vgg16(data: Tensor, w: Weights) -> tuple[Tensor, Tensor, Tensor]:
