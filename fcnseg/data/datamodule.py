@@ -46,7 +46,10 @@ class _Validation(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image, mask, name = self.dataset[index]
+        """A sample; the one of index -1 has no labelled pixel, and counts nowhere."""
+        image, mask, name = self.dataset[max(index, 0)]
+        if index < 0:
+            mask, name = np.full_like(mask, IGNORE_INDEX), ""
         resized = _to_tensor(resize_image(image, self.size))
         return {"image": resized, "mask": _to_indices(mask), "name": name, "index": index}
 
@@ -54,13 +57,14 @@ class _Validation(Dataset):
 class _EveryImageOnce(DistributedSampler):
     """Every `num_replicas`-th index in order: no sample twice, so that distributed scores stay exact.
 
-    Lightning leaves the sampler of a loader alone if it is a `DistributedSampler`, and shards any other a second time.
-    Its own `UnrepeatedDistributedSampler` refuses fewer samples than processes.
+    Where there are fewer samples than processes, those that are left get the index -1: each must take part in the sums
+    over all of them. Lightning's own `UnrepeatedDistributedSampler` refuses that. Any sampler that is no
+    `DistributedSampler` Lightning would shard a second time.
     """
 
     def __init__(self, dataset: Dataset, num_replicas: int, rank: int) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.indices = range(rank, len(self.dataset), num_replicas)  # type: ignore[arg-type]
+        self.indices = range(rank, len(self.dataset), num_replicas) or [-1]  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.indices)

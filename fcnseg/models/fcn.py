@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fcnseg.geometry import IMAGE, Grid, Layer, aligned_upsampling, covering_size, crop_offset, trace, upsampling
 from fcnseg.models.backbones import Backbone, initialise
+from fcnseg.models.dropout import SampleDropout
 from fcnseg.models.saving import Storable
 from fcnseg.models.spec import ModelSpec
 from fcnseg.models.tracing import trace_network
@@ -64,7 +65,7 @@ class FCN(nn.Module, Storable):
         trunk_channels = backbone.channels[backbone.taps[-1]]
         self.fc6 = nn.Conv2d(trunk_channels, backbone.fc_channels, backbone.fc6_kernel, padding=padding)
         self.fc7 = nn.Conv2d(backbone.fc_channels, backbone.fc_channels, 1)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = SampleDropout(spec.dropout)
         self.score_fr = nn.Conv2d(backbone.fc_channels, spec.num_classes, 1)
         taps = backbone.taps[-2::-1][:skips]
         for tap in taps:

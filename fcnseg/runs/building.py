@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from pytorch_lightning import Trainer
+from torch import nn
 
 from fcnseg.data import SegmentationData
 from fcnseg.data.storage.packing import packed_nodes
@@ -14,6 +15,7 @@ from fcnseg.errors import InputError
 from fcnseg.models import FCN
 from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import AtomicCheckpointIO
+from fcnseg.training.losses import SegmentationLoss
 from fcnseg.training.precision import fast_precision
 
 KEYS = ("root", "packed", "parts", "domains")
@@ -94,7 +96,7 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
     model = model.to(memory_format=torch.channels_last)
     return SegmentationModule(
         model,
-        loss=instantiate(config.loss, class_pixels=data.class_pixels, domains=list(data.train), _convert_="all"),
+        loss=build_loss(config.loss, data),
         optimizer=instantiate(config.optimizer),
         scheduler=instantiate(config.scheduler),
         bias_lr_factor=config.bias_lr_factor,
@@ -104,6 +106,15 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
             "validation": f"{len(data.val)} images",
         },
     )
+
+
+def build_loss(config: DictConfig, data: SegmentationData) -> nn.Module:
+    """The loss that the config names; a `SegmentationLoss` is told the domains and how to count the classes' pixels."""
+    kind = get_object(config._target_)
+    told: dict[str, Any] = {}
+    if isinstance(kind, type) and issubclass(kind, SegmentationLoss):
+        told = {"class_pixels": data.class_pixels, "domains": list(data.train)}
+    return instantiate(config, **told, _convert_="all")
 
 
 def build_trainer(config: DictConfig, folder: Path) -> Trainer:

@@ -92,7 +92,9 @@ def train(config: DictConfig, folder: Path, resume: str | Path | None) -> float 
     announce(trainer, module.model, data)
     started = time.monotonic()
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-    return report(trainer, module.model, data, folder, seconds=time.monotonic() - started)
+    score = report(trainer, module.model, data, folder, seconds=time.monotonic() - started)
+    trainer.strategy.barrier("scored")  # no process leaves while the first one still scores
+    return score
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from fcnseg.errors import InputError
-from fcnseg.training.losses import all_reduce_sum
+from fcnseg.training.losses import SegmentationLoss
+from fcnseg.training.processes import all_reduce_sum
 
 
 class GradientMonitor(Callback):
@@ -40,7 +41,8 @@ class GradientMonitor(Callback):
         self.every_n_steps = every_n_steps
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.every_n_steps and len(getattr(pl_module.loss, "domains", ())) < 2:
+        loss = pl_module.loss
+        if self.every_n_steps and not (isinstance(loss, SegmentationLoss) and len(loss.domains) > 1):
             raise InputError("callbacks.gradients: compares domains; expected a loss and data of two or more")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

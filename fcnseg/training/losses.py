@@ -1,21 +1,89 @@
 """Losses over masks with ignored pixels, and the class weights that go with them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcnseg.errors import InputError
 from fcnseg.labels import IGNORE_INDEX
+from fcnseg.training.processes import all_reduce_sum
 
 CLASS_WEIGHTS = ("none", "median_frequency", "sqrt_median_frequency")
 REDUCTIONS = ("mean", "sum")
 
 
-class CrossEntropy(nn.Module):
+class SegmentationLoss(nn.Module, ABC):
+    """A loss that is a weighted mean or sum over labelled pixels: what training needs to know of one.
+
+    From its parts training computes the mean over the batches of all processes together, each domain's own, and that
+    of each validation image. `loss=` takes any other module of (logits, mask) as well: its value is then taken as it
+    is, and averaged over processes and images.
+
+    A subclass is made by `loss=` with its settings and two more keywords: `class_pixels`, which when called gives
+    (num_classes, 2) pixels of each class and pixels of the images that show it, and `domains`, the names of the
+    training domains in the order of a batch's "domain".
+
+    Attributes:
+        domains: the names, or none.
+        domain_weights: (domains,) weight of each domain's own mean in what is minimised; None: one mean over all.
+        reduction: "mean", or "sum" over all pixels of the batch.
+    """
+
+    domain_weights: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.domains: tuple[str, ...] = ()
+        self.reduction = "mean"
+        self.register_buffer("domain_weights", None, persistent=False)
+
+    @abstractmethod
+    def per_pixel(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """(N, C, H, W) logits and (N, H, W) int64 mask to the (N, H, W) weighted losses, 0 where ignored."""
+
+    @abstractmethod
+    def pixel_weights(self, mask: Tensor) -> Tensor:
+        """(N, H, W) weight of each pixel in a mean, 0 where ignored."""
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """(N, C, H, W) logits and (N, H, W) int64 mask to a scalar; 0 where every pixel is ignored."""
+        return self.sum(logits, mask) if self.reduction == "sum" else self.mean(logits, mask)
+
+    def sum(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """The weighted sum over the pixels, whatever the reduction."""
+        return self.per_pixel(logits, mask).sum()
+
+    def weight(self, mask: Tensor) -> Tensor:
+        """What the sum is divided by to give the mean: a scalar, of whole numbers where every pixel weighs 1."""
+        # Everything stays on the device: reading the weight would make each step wait for the one before it.
+        return self.pixel_weights(mask).sum()
+
+    def mean(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """The weighted mean over the pixels, whatever the reduction; comparable between images of any size."""
+        total = self.sum(logits, mask)
+        return total / self.weight(mask).to(total.dtype).clamp(min=1e-12)
+
+    def per_domain_means(self, logits: Tensor, mask: Tensor, domain: Tensor) -> Tensor:
+        """What these samples contribute to each domain's mean over the samples of all processes: (domains,).
+
+        The contributions of all processes together are the means, those of a process that has no sample of a domain
+        are 0. Every process must call this.
+
+        Args:
+            logits, mask: as in `forward`.
+            domain: (N,) position of each sample's domain.
+        """
+        pixels = self.per_pixel(logits, mask)
+        belongs = (torch.arange(len(self.domains), device=domain.device)[:, None] == domain).to(pixels.dtype)
+        weight = all_reduce_sum(belongs @ self.pixel_weights(mask).sum(dim=(1, 2)).to(pixels.dtype))
+        return belongs @ pixels.sum(dim=(1, 2)) / weight.clamp(min=1e-12)
+
+
+class CrossEntropy(SegmentationLoss):
     """Cross-entropy per pixel, averaged or summed over the pixels that are not ignored.
 
     The two differ by a factor: the gradient of the sum is that of the mean times the labelled pixels of the
@@ -63,48 +131,17 @@ class CrossEntropy(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
         self.domains = tuple(domains)
         by_name = None if domain_weights is None else _in_order(domain_weights, self.domains, reduction)
-        self.domain_weights: Tensor | None
         self.register_buffer("domain_weights", by_name, persistent=False)
 
-    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """(N, C, H, W) logits and (N, H, W) int64 mask to a scalar; 0 where every pixel is ignored."""
-        return self.sum(logits, mask) if self.reduction == "sum" else self.mean(logits, mask)
+    def per_pixel(self, logits: Tensor, mask: Tensor) -> Tensor:
+        return F.cross_entropy(logits, mask, self.weights, ignore_index=IGNORE_INDEX, reduction="none")
 
-    def sum(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The weighted sum over the pixels, whatever the reduction."""
-        return F.cross_entropy(logits, mask, self.weights, ignore_index=IGNORE_INDEX, reduction="sum")
-
-    def mean(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The weighted mean over the pixels, whatever the reduction; comparable between images of any size."""
-        # Everything stays on the device: reading the weight would make each step wait for the one before it.
-        total = self.sum(logits, mask)
-        return total / self._pixel_weights(mask).sum().to(total.dtype).clamp(min=1e-12)
-
-    def per_domain_means(self, logits: Tensor, mask: Tensor, domain: Tensor) -> Tensor:
-        """What these samples contribute to each domain's mean over the samples of all processes: (domains,).
-
-        The contributions of all processes together are the means, those of a process that has no sample of a domain
-        are 0. Every process must call this.
-
-        Args:
-            logits, mask: as in `forward`.
-            domain: (N,) position of each sample's domain.
-        """
-        pixels = F.cross_entropy(logits, mask, self.weights, ignore_index=IGNORE_INDEX, reduction="none")
-        belongs = (torch.arange(len(self.domains), device=domain.device)[:, None] == domain).to(pixels.dtype)
-        weight = all_reduce_sum(belongs @ self._pixel_weights(mask).sum(dim=(1, 2)).to(pixels.dtype))
-        return belongs @ pixels.sum(dim=(1, 2)) / weight.clamp(min=1e-12)
-
-    def _pixel_weights(self, mask: Tensor) -> Tensor:
+    def pixel_weights(self, mask: Tensor) -> Tensor:
         kept = mask != IGNORE_INDEX
         return kept if self.weights is None else self.weights[mask * kept] * kept
 
-
-def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum over all training processes, in the place of the values; no gradient goes through it."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(values)
-    return values
+    def sum(self, logits: Tensor, mask: Tensor) -> Tensor:
+        return F.cross_entropy(logits, mask, self.weights, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
 def _in_order(weights: Mapping[str, float], domains: Sequence[str], reduction: str) -> Tensor:

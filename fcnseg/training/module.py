@@ -1,6 +1,6 @@
 """The Lightning module: one FCN, its loss, its optimiser, and the scores of validation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,8 +17,9 @@ from fcnseg.errors import InputError
 from fcnseg.evaluation.metrics import Scores, scores, to_dict
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.models import FCN, resample
-from fcnseg.training.losses import CrossEntropy, all_reduce_sum
+from fcnseg.training.losses import CrossEntropy, SegmentationLoss
 from fcnseg.training.optimisation import parameter_groups
+from fcnseg.training.processes import all_reduce_sum, count_processes, synchronised_statistics
 
 DOMAIN_STATISTICS = ("shared", "separate")
 
@@ -47,13 +48,15 @@ class SegmentationModule(LightningModule):
     averaged over the images, whatever the loss does in training. A loss that knows several `domains` gives
     "train/loss_NAME" too, the mean over the labelled pixels that a domain has in the batch, 0 where there are none.
 
-    Dropout depends on the seed, the number of the batch and the process alone: a run that goes on from a checkpoint,
-    also one from the midst of an epoch, drops what it would have dropped without the interruption.
+    A batch is trained on as a whole, on however many processes it is spread: the loss is one mean over all of its
+    labelled pixels, also where gradients are accumulated over several batches; batch normalisation takes the moments
+    of all; and the head's dropout depends on the seed, the number of the batch and the sample's place in it alone. So
+    a run that goes on from a checkpoint, also one from the midst of an epoch, drops what it would have dropped.
 
     Args:
         model: the network; its spec is kept in every checkpoint.
-        loss: takes logits and masks; cross-entropy by default. Where its `reduction` is "sum", gradients are the
-            sums over the batches of all processes together; its method `mean`, if any, gives "val/loss".
+        loss: a `SegmentationLoss`, cross-entropy by default; or any module of (logits, mask), whose values are averaged
+            over the processes. With a loss's `domain_weights`, batches whose gradients are accumulated count alike.
         optimizer: makes the optimiser from parameter groups; for instance a partial of `torch.optim.SGD`.
         scheduler: makes the schedule from the optimiser and the number of steps; None: constant rate.
         bias_lr_factor: learning rate of convolution biases, relative to their weights'.
@@ -93,66 +96,124 @@ class SegmentationModule(LightningModule):
         self.domain_statistics = domain_statistics
         self._scored_at: dict[str, int] | None = None
         self.seed = 0
+        self._accumulated: list[Tensor] = []  # weights of the batches since the last step of the optimiser
+        self._accumulated_pixels = 1
+        self._validation_loss = torch.zeros(2, dtype=torch.float64)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images in file values to (N, num_classes, H, W) logits."""
         return self.model(self.model.normalise(images))
 
     def on_fit_start(self) -> None:
-        self.seed = torch.initial_seed()
+        self.seed = self.trainer.strategy.broadcast(torch.initial_seed())
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
-        source = np.random.SeedSequence([self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank])
-        torch.manual_seed(int(source.generate_state(1)[0]))
+        torch.manual_seed(self._random_number(self.global_rank))  # of whatever is random beside the head's dropout
+
+    def _random_number(self, *words: int) -> int:
+        """A number that belongs to this step of this training and to further words."""
+        step = self.trainer.fit_loop.total_batch_idx if self._trainer else 0
+        return int(np.random.SeedSequence([self.seed, step, *words]).generate_state(1)[0])
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        if batch_index % self.trainer.accumulate_grad_batches == 0:
+            self._accumulated = []
         logits, mask = self.training_logits(batch), batch["mask"]
-        criterion: Any = self.loss
-        weights, names = getattr(criterion, "domain_weights", None), getattr(criterion, "domains", ())
-        if weights is not None or len(names) > 1:
-            with torch.set_grad_enabled(weights is not None):
-                parts = criterion.per_domain_means(logits, mask, batch["domain"])
-            means = all_reduce_sum(parts.detach().clone())
-            self.log_dict({f"train/loss_{name}": mean for name, mean in zip(names, means, strict=True)})
-        # Processes average their gradients, and each has seen a part of the batch: make a sum one over the whole batch.
-        if weights is not None:
-            loss, shown = (weights * parts).sum() * self.trainer.world_size, (weights * means).sum()
-        elif getattr(criterion, "reduction", "mean") == "sum":
-            loss = shown = criterion(logits, mask) * self.trainer.world_size
+        if isinstance(self.loss, SegmentationLoss):
+            loss, shown = self._over_all_processes(self.loss, logits, mask, batch.get("domain"))
         else:
-            loss = shown = criterion(logits, mask)
+            loss = self.loss(logits, mask)
+            shown = all_reduce_sum(loss.detach().clone()) / count_processes()
         self.log("train/loss", shown, prog_bar=True, batch_size=len(batch["image"]))
         return loss
 
+    def _over_all_processes(
+        self, criterion: SegmentationLoss, logits: Tensor, mask: Tensor, domain: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What this process minimises, and the loss of the whole batch.
+
+        Processes average their gradients, and each has seen a part of the batch: times their number the average is
+        the sum, over weights that are those of the whole batch.
+        """
+        processes, weights = count_processes(), criterion.domain_weights
+        if domain is not None and (weights is not None or len(criterion.domains) > 1):
+            with torch.set_grad_enabled(weights is not None):
+                parts = criterion.per_domain_means(logits, mask, domain)
+            means = all_reduce_sum(parts.detach().clone())
+            self.log_dict({f"train/loss_{name}": mean for name, mean in zip(criterion.domains, means, strict=True)})
+            if weights is not None:
+                return (weights * parts).sum() * processes, (weights * means).sum()
+        total = criterion.sum(logits, mask)
+        whole = all_reduce_sum(total.detach().clone())
+        if criterion.reduction == "sum":
+            return total * processes, whole
+        weight = all_reduce_sum(criterion.weight(mask)).to(total.dtype).clamp(min=1e-12)
+        if self.trainer.accumulate_grad_batches == 1:
+            return total * processes / weight, whole / weight
+        if not self._accumulated:
+            self._accumulated_pixels = mask[0].numel()  # any number will do, the same for all of the batches
+        self._accumulated.append(weight)
+        return total * processes / self._accumulated_pixels, whole / weight
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Make gradients that were accumulated over several batches those of one mean over all of their pixels."""
+        if not self._accumulated:
+            return
+        pixels = self._accumulated_pixels
+        factor = pixels * self.trainer.accumulate_grad_batches / sum(self._accumulated)
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
+
     def training_logits(self, batch: dict[str, Any]) -> Tensor:
-        """(N, num_classes, H, W) float32 logits of a training batch."""
+        """(N, num_classes, H, W) logits of a training batch, in float32 or float64."""
+        images = batch["image"]
         if self.domain_statistics == "shared":
-            return self(batch["image"]).float()
+            return self._seeded_logits(images, range(len(images)))
         parts = [(batch["domain"] == domain).nonzero()[:, 0] for domain in range(int(batch["domain"].max()) + 1)]
         logits = []
         for domain, part in enumerate(parts):
             if not len(part):
                 continue
             with frozen_statistics(self.model) if domain else nullcontext():
-                logits.append(self(batch["image"][part]).float())
+                logits.append(self._seeded_logits(images[part], part.tolist()))
         return torch.cat(logits)[torch.cat(parts).argsort()]
 
+    def _seeded_logits(self, images: Tensor, places: Sequence[int]) -> Tensor:
+        """Logits of images at these places of this process's part of the batch, with the dropout of each image.
+
+        Of the whole batch a process has every n-th sample, see `fcnseg.data.bgc`.
+        """
+        processes = count_processes()
+        seeds = [self._random_number(self.global_rank + place * processes) for place in places]
+        with self.model.dropout.seeded(seeds, images.device), synchronised_statistics():
+            logits = self(images)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation_loss = torch.zeros(2, dtype=torch.float64, device=self.device)
+
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        loss = getattr(self.loss, "mean", self.loss)
+        loss = self.loss.mean if isinstance(self.loss, SegmentationLoss) else self.loss
         with torch.autocast(self.device.type, enabled=False):
             logits = self(batch["image"])
             for one, mask in zip(logits.split(1), batch["mask"], strict=True):
                 full = resample(one, mask.shape)
                 self.confusion.update(full.argmax(dim=1), mask[None])
-                self.log("val/loss", loss(full, mask[None]), on_epoch=True, sync_dist=True, batch_size=1)
+                labelled = (mask != IGNORE_INDEX).any()
+                self._validation_loss += torch.stack([loss(full, mask[None]) * labelled, labelled])
 
     def on_validation_epoch_end(self) -> None:
         self.last_scores = scores(self.confusion.compute())
         self.confusion.reset()
+        total, images = all_reduce_sum(self._validation_loss)
         if not self.trainer.sanity_checking:
+            if not images:
+                raise InputError("validation: no image has a labelled pixel, so there is nothing to score")
             self._scored_at = {"step": self.global_step, "epoch": self.current_epoch}
+        # Every process has the whole matrix and sum by now; the values are equal and need no reduction.
+        self.log("val/loss", (total / images.clamp(min=1)).float())
         for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"):
-            # Every process has the whole matrix by now; the values are equal and need no reduction.
             value = torch.tensor(getattr(self.last_scores, name), dtype=torch.float32)
             self.log(f"val/{name}", value, prog_bar=name == "mean_iou")
 

@@ -3,6 +3,7 @@
 The datasets here write the index of a sample into its pixels, so that a batch tells what it holds.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -222,16 +223,21 @@ def test_the_trainer_moves_on_to_new_draws_every_epoch(workers: int) -> None:
 @pytest.mark.parametrize("world", [1, 2, 3, 5, 9])
 def test_validation_shows_every_image_once_over_all_processes(world: int) -> None:
     data = SegmentationData({"a": Numbered(12)}, Numbered(7, first=50), size=SIZE, num_workers=0)
-    batches = [batch for rank in range(world) for batch in data.validation_loader(world, rank)]
+    loaded = [batch for rank in range(world) for batch in data.validation_loader(world, rank)]
+    batches = [batch for batch in loaded if batch["index"] != [-1]]
     assert sorted(index for batch in batches for index in batch["index"]) == list(range(7))
     for batch in batches:
         assert numbers(batch) == [50 + index for index in batch["index"]]
         assert batch["name"] == [f"sample{50 + index}" for index in batch["index"]]
     per_rank = [sum(len(b["index"]) for b in data.validation_loader(world, rank)) for rank in range(world)]
     assert max(per_rank) - min(per_rank) <= 1
+    for batch in loaded[len(batches) :]:  # a process without an image takes part in the sums with one that has no label
+        assert (batch["mask"][0] == 255).all()
+    assert len(loaded) == max(len(batches), world)
 
 
 PLAIN_VALIDATION = """
+import json
 import sys
 import pytorch_lightning as pl
 import torch
@@ -239,30 +245,40 @@ import fcnseg
 from fcnseg.data import CityScenes, SegmentationData
 from fcnseg.training import SegmentationModule
 
-scenes = CityScenes(7, seed=1, size=(24, 32))
-data = SegmentationData({}, scenes, size=(24, 32), num_workers=0)
 torch.manual_seed(0)
 module = SegmentationModule(fcnseg.create_model("fcn32s_vgg16", num_classes=11, width=0.05))
+torch.nn.init.normal_(module.model.score_fr.weight)
 options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", **options)
-trainer.validate(module, data, verbose=False)
-if trainer.is_global_zero:
-    print(*module.last_scores.pixels)
-torch.distributed.destroy_process_group()
+processes = int(sys.argv[1])
+trainer = pl.Trainer(accelerator="cpu", devices=processes, strategy="ddp" if processes > 1 else "auto", **options)
+for length in (7, 1):
+    data = SegmentationData({}, CityScenes(length, seed=1, size=(24, 32)), size=(24, 32), num_workers=0)
+    (logged,) = trainer.validate(module, data, verbose=False)
+    if trainer.is_global_zero:
+        print(json.dumps([logged["val/loss"], *module.last_scores.pixels]))
+if processes > 1:
+    torch.distributed.destroy_process_group()
 """
 
 
 @pytest.mark.slow
 def test_a_plain_trainer_on_two_processes_scores_every_image_once(tmp_path: Path) -> None:
-    """Without use_distributed_sampler=False, which few would think of."""
+    """Without use_distributed_sampler=False, which few would think of; one image on two processes as well."""
     script = tmp_path / "validate.py"
     script.write_text(PLAIN_VALIDATION)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")}
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr
+    found = []
+    for processes in ("1", "2"):
+        command = [sys.executable, script, processes]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+        found.append([json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")])
     scenes = CityScenes(7, seed=1, size=(24, 32))
-    expected = np.bincount(np.concatenate([scenes[i][1].ravel() for i in range(7)]), minlength=256)[:11]
-    assert [int(n) for n in done.stdout.splitlines()[-1].split()] == expected.tolist()
+    for one, two, length in zip(*found, (7, 1), strict=True):
+        counted = np.bincount(np.concatenate([scenes[i][1].ravel() for i in range(length)]), minlength=256)[:11]
+        assert one[1:] == two[1:] == counted.tolist()
+        assert two[0] == pytest.approx(one[0], rel=1e-6)
+        assert one[0] > 0.1
 
 
 def test_validation_resizes_images_and_leaves_masks_as_they_are() -> None:

@@ -1,0 +1,153 @@
+"""Train the same network on 1, 2, 3 and 5 processes, and print how far apart the weights end.
+
+Batches of 10 images of which a hundredth to all of the pixels are labelled, 50 steps of SGD with momentum, processes
+that talk over gloo on this machine. Distances are Euclidean over all parameters and running statistics: relative to
+the weights of one process, and to how far these have moved from where they began. In float32 the roundings of sums
+in another order grow from step to step, as those of any training do, the faster the higher the rate; float64 shows
+that nothing else differs.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+
+import fcnseg
+from fcnseg.data import CityScenes, SegmentationData
+from fcnseg.labels import IGNORE_INDEX
+from fcnseg.training import SegmentationModule
+from fcnseg.training.losses import CrossEntropy
+
+EXAMPLE = "example: python scripts/same_training.py --processes 1 2 --settings plain dropout"
+SIZE = (48, 64)
+PRECISIONS = ("32-true", "64-true")
+DOMAINS = ("real", "synthetic")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {"model": "fcn8s_vgg16", "dropout": 0.0},
+    "dropout": {"model": "fcn8s_vgg16", "dropout": 0.5},
+    "batch normalisation and dropout": {"model": "fcn8s_vgg16_bn", "dropout": 0.5},
+    "class weights": {"model": "fcn8s_vgg16", "dropout": 0.5, "loss": {"class_weights": "median_frequency"}},
+    "domain weights": {
+        "model": "fcn8s_vgg16",
+        "dropout": 0.5,
+        "loss": {"domain_weights": {"real": 0.6, "synthetic": 0.4}},
+    },
+    "accumulated gradients": {"model": "fcn8s_vgg16", "dropout": 0.5, "accumulate": 3},
+    "summed loss": {"model": "fcn8s_vgg16", "dropout": 0.5, "loss": {"reduction": "sum"}, "lr": 2e-8},
+}
+
+
+class PartlyLabelled:
+    """Scenes whose masks are ignored beyond a part that differs from one to the next by a factor of up to a hundred."""
+
+    def __init__(self, scenes: CityScenes) -> None:
+        self.scenes, self.label_space = scenes, scenes.label_space
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
+        image, mask, name = self.scenes[index]
+        labelled = max(1, round(len(mask) * 10 ** -np.random.default_rng(index).uniform(0, 2)))
+        mask = mask.copy()
+        mask[labelled:] = IGNORE_INDEX
+        return image, mask, name
+
+
+def train(processes: int, setting: str, precision: str, steps: int, output: Path) -> None:
+    """One training, as each of its processes runs it; the first one writes weights, those it began with, and losses."""
+    options = SETTINGS[setting]
+    pl.seed_everything(5, verbose=False)
+    domains = {look: PartlyLabelled(CityScenes(40, seed=1, look=look, size=SIZE)) for look in DOMAINS}
+    data = SegmentationData(
+        domains, domains["real"], size=SIZE, ratio={"real": 6, "synthetic": 4}, batch_size=10, num_workers=0
+    )
+    model = fcnseg.create_model(options["model"], num_classes=11, width=0.1, dropout=options["dropout"])
+    loss = CrossEntropy(class_pixels=data.class_pixels, domains=DOMAINS, **options.get("loss", {}))
+    optimizer = partial(torch.optim.SGD, lr=options.get("lr", 2e-4), momentum=0.9, weight_decay=5e-4)
+    module = SegmentationModule(model, loss, optimizer)
+    began = {name: value.clone() for name, value in model.state_dict().items()}
+    losses = Losses()
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=processes, max_steps=steps, limit_val_batches=0, num_sanity_val_steps=0,
+        strategy=DDPStrategy(process_group_backend="gloo") if processes > 1 else "auto", callbacks=[losses],
+        accumulate_grad_batches=options.get("accumulate", 1), precision=precision, use_distributed_sampler=False,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    if trainer.is_global_zero:
+        torch.save({"began": began, "ended": model.state_dict(), "losses": losses.seen}, output)
+    if processes > 1:
+        torch.distributed.destroy_process_group()
+
+
+class Losses(pl.Callback):
+    """Notes what is logged as the loss of every batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.seen.append(float(trainer.callback_metrics["train/loss"]))
+
+
+def run(processes: int, setting: str, precision: str, steps: int, folder: Path) -> dict[str, Any]:
+    """Train in a process of its own, which starts the others; returns what it wrote."""
+    output = folder / f"{setting} {precision} {processes}.pt"
+    work = json.dumps([processes, setting, precision, steps, str(output)])
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, __file__, "--work", work], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{setting}, {processes} processes: {done.stderr[-3000:]}")
+    return torch.load(output, weights_only=True)
+
+
+def compare(one: dict[str, Any], several: dict[str, Any]) -> tuple[float, float, float]:
+    """Distance of the weights relative to the weights and to their way, and the largest relative one of the losses."""
+    began, ended, others = (
+        torch.cat([value.double().flatten() for value in weights.values()])
+        for weights in (one["began"], one["ended"], several["ended"])
+    )
+    apart = float((others - ended).norm())
+    losses = np.array(one["losses"]), np.array(several["losses"])
+    largest = float(np.abs(losses[0] - losses[1]).max() / np.abs(losses[0]).max())
+    return apart / float(ended.norm()), apart / float((ended - began).norm()), largest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 3, 5], help="default: 1 2 3 5")
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="default: all")
+    parser.add_argument("--steps", type=int, default=50, help="steps of the optimiser (default: 50)")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        processes, setting, precision, steps, output = json.loads(arguments.work)
+        train(processes, setting, precision, steps, Path(output))
+        return
+    print("| training | processes | float32, weights | their way | losses | float64, weights | their way |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for setting in arguments.settings:
+            work = partial(run, setting=setting, steps=arguments.steps, folder=Path(folder))
+            one = {precision: work(1, precision=precision) for precision in PRECISIONS}
+            for processes in (n for n in arguments.processes if n > 1):
+                found = [compare(one[precision], work(processes, precision=precision)) for precision in PRECISIONS]
+                cells = [f"{value:.0e}" for value in (*found[0], *found[1][:2])]
+                print(f"| {setting} | {processes} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

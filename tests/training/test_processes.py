@@ -1,0 +1,151 @@
+"""Several processes train as one: sums and moments over all of them, and the whole of it with real processes."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fcnseg.models.dropout import SampleDropout
+from fcnseg.training.processes import batch_norm, count_processes, synchronised_statistics
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "same_training.py"
+PARTS = ([0, 2, 3], [1])
+"""Which samples each of two processes holds, not equally many."""
+
+
+def moments(count: int = 4) -> tuple[Tensor, Tensor]:
+    """(count, 3, 5, 7) values far from zero mean, and a gradient from above."""
+    random = torch.Generator().manual_seed(0)
+    values, above = (torch.randn(count, 3, 5, 7, generator=random, dtype=torch.float64) for _ in range(2))
+    return values * torch.tensor([0.1, 1, 30]).view(1, 3, 1, 1) + 5, above
+
+
+def normalised(values: Tensor, above: Tensor, momentum: float | None) -> list[Tensor]:
+    """What a layer of torch's gives: output, gradients of input, weight and bias, running mean and variance."""
+    torch.manual_seed(1)
+    layer = nn.BatchNorm2d(3, momentum=momentum).double()
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    values = values.clone().requires_grad_()
+    with synchronised_statistics():
+        out = layer(values)
+    out.backward(above)
+    found = [out.detach(), values.grad, layer.weight.grad, layer.bias.grad, layer.running_mean, layer.running_var]
+    return [part for part in found if part is not None]
+
+
+def half(rank: int, folder: Path, momentum: float | None) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    values, above = moments()
+    torch.save(normalised(values[PARTS[rank]], above[PARTS[rank]], momentum), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.0, None])
+def test_batch_normalisation_over_two_processes_is_torchs_over_the_whole_batch(
+    tmp_path: Path, momentum: float | None
+) -> None:
+    """With three samples in one process and one in the other; forward, backward and running statistics."""
+    torch.multiprocessing.start_processes(half, (tmp_path, momentum), nprocs=2, start_method="fork")
+    whole = normalised(*moments(), momentum)
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    order = torch.tensor([*PARTS[0], *PARTS[1]]).argsort()
+    for expected, *both in zip(whole[:2], *(part[:2] for part in parts), strict=True):
+        torch.testing.assert_close(torch.cat(both)[order], expected)
+    for expected, *both in zip(whole[2:4], *(part[2:4] for part in parts), strict=True):
+        torch.testing.assert_close(sum(both), expected)
+    for expected, *both in zip(whole[4:], *(part[4:] for part in parts), strict=True):
+        for one in both:
+            torch.testing.assert_close(one, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_moments_are_torchs_in_any_precision(dtype: torch.dtype) -> None:
+    values = moments()[0].to(dtype)
+    means, variances = torch.zeros(2, 3), torch.ones(2, 3)
+    ours = batch_norm(values, means[0], variances[0], torch.ones(3), torch.zeros(3), True, 0.1)
+    theirs = F.batch_norm(values, means[1], variances[1], torch.ones(3), torch.zeros(3), True, 0.1)
+    assert ours.dtype == theirs.dtype == dtype
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(means[0], means[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(variances[0], variances[1], rtol=1e-4, atol=1e-4)
+
+
+def test_one_process_computes_with_torchs_own() -> None:
+    values, above = moments()
+    assert count_processes() == 1
+    found = normalised(values, above, 0.1)
+    torch.manual_seed(1)
+    layer = nn.BatchNorm2d(3).double()
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    assert torch.equal(found[0], layer(values))
+
+
+# Dropout
+
+
+def test_a_sample_loses_the_same_units_whatever_stands_beside_it() -> None:
+    dropout, values = SampleDropout(0.3), torch.ones(4, 50, 3, 3)
+    with dropout.seeded([11, 12, 13, 14], values.device):
+        whole = [dropout(values), dropout(values)]
+    for part in ([2], [3, 0], [1, 2]):
+        with dropout.seeded([11 + place for place in part], values.device):
+            for expected in whole:
+                assert torch.equal(dropout(values[part]), expected[part])
+    assert not torch.equal(whole[0], whole[1]), "the layers drop others"
+    assert len({sample.numpy().tobytes() for sample in whole[0]}) == 4, "and so do the samples"
+
+
+def test_dropout_keeps_the_mean_and_the_share() -> None:
+    dropout, values = SampleDropout(0.3), torch.ones(8, 4000)
+    with dropout.seeded(range(8), values.device):
+        dropped = dropout(values)
+    assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.7])
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.02)
+
+
+def test_without_seeds_or_training_dropout_is_torchs() -> None:
+    dropout, values = SampleDropout(0.5), torch.ones(2, 30)
+    torch.manual_seed(3)
+    ours = dropout(values)
+    torch.manual_seed(3)
+    assert torch.equal(ours, F.dropout(values, 0.5))
+    with dropout.seeded([1, 2], values.device):
+        assert torch.equal(dropout.eval()(values), values)
+        with pytest.raises(ValueError, match="2 seeds for 3 samples"):
+            dropout.train()(torch.ones(3, 30))
+
+
+# The whole of it
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "steps"),
+    [("batch normalisation and dropout", 50), ("class weights", 10), ("accumulated gradients", 6)],
+)
+def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, setting: str, steps: int) -> None:
+    """With dropout and very unequal ignored areas."""
+    script = runpy.run_path(str(SCRIPT))
+    one, two = (script["run"](processes, setting, "32-true", steps, tmp_path) for processes in (1, 2))
+    weights, way, losses = script["compare"](one, two)
+    assert weights < 1e-5
+    assert way < 1e-4
+    assert losses < 1e-4
+    moved = torch.cat([(one["ended"][name] - value).flatten().float() for name, value in one["began"].items()])
+    assert moved.norm() > 1e-3, "there is something to compare"
+
+
+@pytest.mark.slow
+def test_in_float64_two_processes_differ_in_nothing_but_the_last_bits(tmp_path: Path) -> None:
+    script = runpy.run_path(str(SCRIPT))
+    one, two = (script["run"](n, "batch normalisation and dropout", "64-true", 10, tmp_path) for n in (1, 2))
+    weights, way, _ = script["compare"](one, two)
+    assert max(weights, way) < 1e-12
