@@ -47,6 +47,13 @@ def read_mask(dataset: SegmentationDataset, index: int) -> np.ndarray:
     return dataset.mask(index) if hasattr(dataset, "mask") else dataset[index][1]
 
 
+def pass_on(dataset: SegmentationDataset, to: Any) -> None:
+    """Let another dataset tell of itself what this one does."""
+    for name in TOLD:
+        if hasattr(dataset, name):
+            setattr(to, name, getattr(dataset, name))
+
+
 class Wrapper:
     """A dataset over another one: what that tells of itself beside its samples, this one tells as well.
 
@@ -56,9 +63,7 @@ class Wrapper:
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         self.dataset, self.label_space = dataset, dataset.label_space
-        for name in TOLD:
-            if hasattr(dataset, name):
-                setattr(self, name, getattr(dataset, name))
+        pass_on(dataset, self)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from rich.progress import track
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fcnseg.data import SegmentationData
 from fcnseg.evaluation.comparison import save_matrices
+from fcnseg.evaluation.confusion import confusion_matrix
 from fcnseg.evaluation.metrics import scores, to_dict
 from fcnseg.evaluation.report import Example, print_table, save_confusion, save_examples, write_json
 from fcnseg.inference import Predictor
-from fcnseg.labels import IGNORE_INDEX
 from fcnseg.models import FCN
 
 
@@ -59,10 +58,7 @@ def evaluate(model: FCN, loader: Iterable[dict[str, Any]]) -> Evaluation:
         images = batch["image"].to(device)
         for image, mask, name in zip(images.split(1), batch["mask"], batch["name"], strict=True):
             prediction = model.segment(image, mask.shape)[0]
-            matrix = multiclass_confusion_matrix(
-                prediction, mask.to(device), model.spec.num_classes, ignore_index=IGNORE_INDEX, validate_args=False
-            )
-            matrices.append(matrix.cpu().numpy().reshape(model.spec.num_classes, -1))
+            matrices.append(confusion_matrix(prediction, mask.to(device), model.spec.num_classes).cpu().numpy())
             names.append(name)
     model.train(was_training)
     return Evaluation(np.stack(matrices), tuple(names))

@@ -16,7 +16,7 @@ from fcnseg.models import FCN
 from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import AtomicCheckpointIO
 from fcnseg.training.losses import SegmentationLoss
-from fcnseg.training.precision import fast_precision
+from fcnseg.training.precision import check_precision, fast_precision
 
 KEYS = ("root", "packed", "parts", "domains")
 """What of `config.data` says how to build it, and is no argument of `SegmentationData`."""
@@ -97,7 +97,7 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
     return SegmentationModule(
         model,
         loss=build_loss(config.loss, data),
-        optimizer=instantiate(config.optimizer),
+        optimizer=build_optimizer(config),
         scheduler=instantiate(config.scheduler),
         bias_lr_factor=config.bias_lr_factor,
         domain_statistics=config.domain_statistics,
@@ -117,11 +117,18 @@ def build_loss(config: DictConfig, data: SegmentationData) -> nn.Module:
     return instantiate(config, **told, _convert_="all")
 
 
+def build_optimizer(config: DictConfig) -> Any:
+    """What makes the optimiser: not a fused one where gradients of 16-bit floats are clipped, which it refuses."""
+    clipped = config.trainer.get("gradient_clip_val") and str(config.trainer.precision) in ("16-mixed", "16")
+    return instantiate(config.optimizer, **({"fused": False} if clipped and config.optimizer.get("fused") else {}))
+
+
 def build_trainer(config: DictConfig, folder: Path) -> Trainer:
     callbacks = [instantiate(c) for c in (config.callbacks or {}).values() if c is not None]
     loggers = [instantiate(c) for c in (config.logger or {}).values() if c is not None]
     if config.trainer.precision == "auto":
         config.trainer.precision = fast_precision()
+    check_precision(config.trainer.precision)
     return instantiate(
         config.trainer,
         callbacks=callbacks,

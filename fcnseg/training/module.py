@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fcnseg.errors import InputError
+from fcnseg.evaluation.confusion import ConfusionMatrix
 from fcnseg.evaluation.metrics import Scores, scores, to_dict
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.models import FCN, resample
 from fcnseg.training.losses import CrossEntropy, SegmentationLoss
-from fcnseg.training.optimisation import parameter_groups
+from fcnseg.training.optimisation import default_of, parameter_groups
 from fcnseg.training.processes import all_reduce_sum, count_processes, synchronised_statistics
 
 DOMAIN_STATISTICS = ("shared", "separate")
@@ -88,9 +88,7 @@ class SegmentationModule(LightningModule):
         self.model = model
         self.loss = loss or CrossEntropy()
         self.optimizer, self.scheduler, self.bias_lr_factor = optimizer, scheduler, bias_lr_factor
-        self.confusion = MulticlassConfusionMatrix(
-            model.spec.num_classes, ignore_index=IGNORE_INDEX, validate_args=False
-        )
+        self.confusion = ConfusionMatrix(model.spec.num_classes)
         self.last_scores: Scores | None = None
         self.training_data = training_data
         self.domain_statistics = domain_statistics
@@ -234,10 +232,8 @@ class SegmentationModule(LightningModule):
         return to_dict(self.last_scores, LabelSpace(**space) if space else unnamed) | self._scored_at
 
     def configure_optimizers(self) -> Any:
-        options = getattr(self.optimizer, "keywords", {})
-        groups = parameter_groups(
-            self.model, options.get("lr", 1e-3), options.get("weight_decay", 0.0), self.bias_lr_factor
-        )
+        lr, decay = default_of(self.optimizer, "lr", 1e-3), default_of(self.optimizer, "weight_decay", 0.0)
+        groups = parameter_groups(self.model, lr, decay, self.bias_lr_factor)
         optimizer = self.optimizer(groups)
         if self.scheduler is None:
             return optimizer

@@ -1,5 +1,7 @@
 """Parameter groups and learning-rate schedules."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -12,7 +14,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Split parameters as the reference does: biases learn at twice the rate and do not decay.
 
-    Scales and shifts of normalisation layers do not decay either, but learn at the plain rate.
+    Weights are those of convolutions and linear layers. Scales and shifts of normalisation layers, and whatever else a
+    trunk may have, do not decay either, but learn at the plain rate.
     """
     weights: list[nn.Parameter] = []
     biases: list[nn.Parameter] = []
@@ -21,7 +24,7 @@ def parameter_groups(
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            if not isinstance(module, nn.Conv2d):
+            if not isinstance(module, nn.Conv2d | nn.Linear):
                 norms.append(parameter)
             else:
                 (biases if name == "bias" else weights).append(parameter)
@@ -31,6 +34,12 @@ def parameter_groups(
         {"params": norms, "lr": lr, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def default_of(optimizer: Callable[..., Optimizer], option: str, otherwise: float) -> float:
+    """The value of an option that an optimiser's class, function or partial is called with."""
+    parameter = inspect.signature(optimizer).parameters.get(option)
+    return otherwise if parameter is None or parameter.default is parameter.empty else float(parameter.default)
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:

@@ -262,3 +262,19 @@ def test_two_processes_weigh_domains_as_one_does(fcnseg, camvid, tmp_path):
     assert logs[1] == pytest.approx(logs[0], rel=1e-3)
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_clipping_in_16_bits_trains_with_an_optimiser_that_is_not_fused(fcnseg, camvid, tmp_path):
+    """Lightning refuses a fused one there, with an error from its depths."""
+    half = ["optimizer=adamw", "trainer.precision=16-mixed", "trainer.gradient_clip_val=1.0", "trainer.max_steps=2"]
+    assert fcnseg(*settings(camvid, epochs=1), *half, "hydra.run.dir=run") == 0
+    assert "fused: true" in (tmp_path / "run" / "config.yaml").read_text(), "so that it goes on with the same settings"
+
+
+def test_any_module_of_logits_and_mask_is_a_loss(fcnseg, camvid, tmp_path):
+    """It is given no more than its settings; before, it was given domains and a way to count pixels as well."""
+    own = tmp_path / "own" / "loss" / "plain.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("_target_: torch.nn.CrossEntropyLoss\nignore_index: 255\nlabel_smoothing: 0.1\n")
+    assert fcnseg(*settings(camvid, epochs=1), "--config-dir", "own", "loss=plain", "hydra.run.dir=run") == 0
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["step"] > 0

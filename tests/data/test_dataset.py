@@ -1,15 +1,19 @@
 """Datasets made of others: what they hold, and what they pass on of what a dataset tells of itself."""
 
 from itertools import pairwise
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from fcnseg.data import CityScenes, Concat, Remapped, SegmentationData, Subset
 from fcnseg.data.dataset import TOLD, read_mask
+from fcnseg.data.storage.cache import DiskCached, Preloaded
 from fcnseg.errors import InputError
 from fcnseg.labels import STREET11
 
@@ -69,6 +73,29 @@ def test_wrappers_pass_on_what_a_dataset_tells_of_itself() -> None:
     facts = SegmentationData({"radar": remapped}, remapped, size=(4, 4)).image_facts()
     expected = {"in_channels": 2, "image_type": "float32", "scaling": "decibel", "mean": (1, 2), "std": (3, 4)}
     assert facts == expected
+
+
+def test_caches_pass_it_on_too(tmp_path: Path) -> None:
+    """With cache=ram or disk a radar data set kept neither its scale nor its statistics."""
+    for cached in (Preloaded(Radar()), DiskCached(Radar(), tmp_path)):
+        assert [getattr(cached, name) for name in TOLD[:3]] == [getattr(Radar, name) for name in TOLD[:3]]
+    data = SegmentationData({"radar": Radar()}, Radar(), size=(4, 4), cache="ram")
+    before = data.image_facts()
+    data.setup("fit")
+    assert data.image_facts() == before
+
+
+def test_processes_that_are_started_anew_share_what_is_in_memory() -> None:
+    """They are handed a name of the memory, not its bytes."""
+    preloaded = Preloaded(CityScenes(16, size=(120, 160)))
+    size = 16 * 120 * 160 * 4
+    assert len(ForkingPickler.dumps(preloaded)) < size / 100
+    loader = DataLoader(preloaded, batch_size=None, sampler=[5], num_workers=1, multiprocessing_context="spawn")
+    ((image, mask, name),) = loader
+    expected = CityScenes(16, size=(120, 160))[5]
+    assert np.array_equal(image, expected[0])
+    assert np.array_equal(mask, expected[1])
+    assert name == expected[2]
 
 
 def test_datasets_in_a_row_are_one() -> None:

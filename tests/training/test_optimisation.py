@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 import fcnseg
+from fcnseg.training import SegmentationModule
 from fcnseg.training.optimisation import constant, one_cycle, parameter_groups, poly
 
 LR, DECAY = 0.1, 0.5
@@ -38,6 +39,33 @@ def rates(schedule: Callable[..., LRScheduler], steps: int, *peaks: float) -> li
 
 
 # Parameter groups
+
+
+def test_linear_layers_decay_as_convolutions_do() -> None:
+    """Trunks of timm have them; a layer's norm and a free parameter do not decay."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    model.scale = nn.Parameter(torch.ones(1))
+    decay = {id(p): group["weight_decay"] for group in parameter_groups(model, LR, DECAY) for p in group["params"]}
+    assert {name: decay[id(p)] for name, p in model.named_parameters()} == {
+        "0.weight": DECAY, "0.bias": 0, "1.weight": 0, "1.bias": 0, "scale": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "decay"),
+    [
+        (AdamW, 1e-3, 1e-2),
+        (SGD, 1e-3, 0),
+        (partial(AdamW, lr=0.5), 0.5, 1e-2),
+        (partial(SGD, lr=1, weight_decay=2), 1, 2),
+    ],
+)
+def test_an_optimiser_keeps_its_own_defaults(optimizer: Callable[..., Optimizer], rate: float, decay: float) -> None:
+    """A plain class of AdamW used to lose its weight decay."""
+    module = SegmentationModule(fcnseg.create_model("fcn32s_vgg16", num_classes=2, width=0.05), optimizer=optimizer)
+    weights, biases = module.configure_optimizers().param_groups
+    assert (weights["lr"], weights["weight_decay"]) == (rate, decay)
+    assert (biases["lr"], biases["weight_decay"]) == (2 * rate, 0)
 
 
 def test_one_step_of_sgd_by_hand() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcnseg.training.precision import fast_precision
+from fcnseg.errors import InputError
+from fcnseg.training.precision import check_precision, fast_precision
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -38,3 +39,16 @@ def test_this_processor_is_known_as_linux_knows_it():
     flags = set(CPUINFO.read_text().split("flags", 1)[-1].splitlines()[0].split())
     native = bool(flags & {"avx512_bf16", "amx_bf16", "amx_tile"})
     assert fast_precision() == ("bf16-mixed" if native else "32-true")
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_weights_of_16_bits_are_refused(precision):
+    with pytest.raises(
+        InputError, match=f"trainer.precision={precision}: keeps the weights .*; expected 32-true, bf16"
+    ):
+        check_precision(precision)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed", "64-true", 32])
+def test_others_are_not(precision):
+    check_precision(precision)

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from fcnseg.cores import available_cores
-from fcnseg.data.dataset import SegmentationDataset
+from fcnseg.data.dataset import Remapped, SegmentationDataset, Subset, Wrapper
 from fcnseg.data.files.checksum import sha256
 from fcnseg.data.files.images import max_pixels, read_image
 from fcnseg.errors import InputError
@@ -71,9 +71,17 @@ class InspectedSplit:
 
     @property
     def files(self) -> Any:
-        """The dataset that reads the files, below any mapping of classes; None where samples have no files."""
-        inner = getattr(self.dataset, "dataset", self.dataset)
+        """The dataset that reads the files, below all wrappers; None where samples have no files."""
+        inner = _inner(self.dataset)
         return inner if all(hasattr(inner, name) for name in ("images", "labels", "read_values")) else None
+
+    def place(self, index: int) -> int:
+        """Where a sample stands in `files`."""
+        dataset: Any = self.dataset
+        while isinstance(dataset, Wrapper):
+            index = dataset.indices[index] if isinstance(dataset, Subset) else index
+            dataset = dataset.dataset
+        return index
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +123,8 @@ def examine(split: InspectedSplit, index: int, checksums: bool = False) -> Facts
     number = split.dataset.label_space.num_classes
     if split.files is None:
         return _examine_sample(split, index)
-    image, label = Path(split.files.images[index]), Path(split.files.labels[index])
+    place = split.place(index)
+    image, label = Path(split.files.images[place]), Path(split.files.labels[place])
     problems: list[Problem] = []
     pixels = _attempt(image, "image", lambda: read_image(image, getattr(split.files, "channels", 3)), problems)
     values = _attempt(label, "label", lambda: split.files.read_values(label), problems)
@@ -130,12 +139,12 @@ def examine(split: InspectedSplit, index: int, checksums: bool = False) -> Facts
     if label.suffix.lower() in (".jpg", ".jpeg"):
         problems.append(Problem("label compressed with loss", str(label), "JPEG changes values"))
     sums = _checksums(image, label) if checksums else None
-    expected = split.files.checksums(index) if hasattr(split.files, "checksums") else None
+    expected = split.files.checksums(place) if hasattr(split.files, "checksums") else None
     if expected is not None:
         now = sums or _checksums(image, label)
         changed = [file for file, old, new in zip((image, label), expected, now, strict=True) if new and old != new]
         problems += [Problem("changed file", str(file), "not the checksum of dataset.yaml") for file in changed]
-    name = sample_name(split.files, index)
+    name = sample_name(split.files, place)
     return Facts(split.name, index, name, str(image), str(label), tuple(problems), checksums=sums, **found)
 
 
@@ -187,7 +196,7 @@ def lenient_mask(dataset: Any, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
     found = _inner(dataset).label_space.lookup[values]
     outside = found < 0
     mask = np.where(outside, IGNORE_INDEX, found).astype(np.uint8)
-    return (dataset.mapping(mask) if hasattr(dataset, "mapping") else mask), outside
+    return _as_classes(dataset, mask), outside
 
 
 def _run(
@@ -306,15 +315,22 @@ def _label_facts(split: InspectedSplit, path: Path, values: np.ndarray, problems
 def _class_pixels(dataset: Any, counts: np.ndarray) -> np.ndarray:
     """(num_classes,) pixels of the dataset's classes, from the (65536,) counts of its files' values."""
     inner = counts[list(_inner(dataset).label_space.ids)]
-    if not hasattr(dataset, "mapping"):
-        return inner
     mapped = np.zeros(256, np.int64)
-    np.add.at(mapped, list(dataset.mapping.indices), inner)
+    np.add.at(mapped, _as_classes(dataset, np.arange(len(inner), dtype=np.uint8)), inner)
     return mapped[: dataset.label_space.num_classes]
 
 
 def _inner(dataset: Any) -> Any:
-    return getattr(dataset, "dataset", dataset)
+    """The dataset below all wrappers."""
+    return _inner(dataset.dataset) if isinstance(dataset, Wrapper) else dataset
+
+
+def _as_classes(dataset: Any, mask: np.ndarray) -> np.ndarray:
+    """A mask of the innermost dataset's classes as one of the outermost's, through all mappings between."""
+    if not isinstance(dataset, Wrapper):
+        return mask
+    inner = _as_classes(dataset.dataset, mask)
+    return dataset.mapping(inner) if isinstance(dataset, Remapped) else inner
 
 
 def _examine_sample(split: InspectedSplit, index: int) -> Facts:

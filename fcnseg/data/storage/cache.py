@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock
 
 from fcnseg.atomic import replacing
-from fcnseg.data.dataset import Sample, SegmentationDataset, read_all, read_mask
+from fcnseg.data.dataset import Sample, SegmentationDataset, pass_on, read_all, read_mask
 from fcnseg.data.storage.fingerprint import identity
 from fcnseg.errors import InputError
 
@@ -91,10 +92,12 @@ def _bytes(shape: np.ndarray) -> int:
 
 
 class Preloaded:
-    """A dataset decoded once into memory, which worker processes share by forking."""
+    """A dataset decoded once into memory, which worker processes share, forked ones and those that are started anew."""
 
     def __init__(self, dataset: SegmentationDataset, threads: int = 4) -> None:
         self.label_space = dataset.label_space
+        pass_on(dataset, self)
+        self._shared: list[torch.Tensor] = []
         rows = np.zeros(len(dataset), ROW)
         blocks: list[np.ndarray] = []
         used = 0
@@ -112,6 +115,18 @@ class Preloaded:
         for array in (rows, *blocks):
             array.flags.writeable = False
         self.samples = Samples(rows, blocks)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A process that is started anew gets the blocks through shared memory, where torch's pickler puts tensors."""
+        if not self._shared:
+            self._shared = [torch.from_numpy(np.array(block)).share_memory_() for block in self.samples.blocks]
+            self.samples = Samples(self.samples.rows, [block.numpy() for block in self._shared])
+        return {key: value for key, value in self.__dict__.items() if key != "samples"} | {"rows": self.samples.rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        rows = state.pop("rows")
+        self.__dict__.update(state)
+        self.samples = Samples(rows, [block.numpy() for block in self._shared])
 
     def __len__(self) -> int:
         return len(self.samples.rows)
@@ -157,6 +172,7 @@ class DiskCached:
 
     def __init__(self, dataset: SegmentationDataset, folder: str | Path | None = None, limit: float = LIMIT) -> None:
         self.dataset, self.label_space = dataset, dataset.label_space
+        pass_on(dataset, self)
         place, self.state = identity(dataset)
         self.path = Path(folder or default_folder()).expanduser() / place / "samples.bin"
         self.path.parent.mkdir(parents=True, exist_ok=True)

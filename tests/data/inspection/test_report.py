@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcnseg.data import CamVid, CityScenes, Remapped
+from fcnseg.data import CamVid, CityScenes, Remapped, Subset
 from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.inspection.contact_sheet import choose, save_contact_sheet, save_histogram
 from fcnseg.data.inspection.pairing import pair_folders, split_pairs
@@ -315,6 +315,21 @@ def test_mapped_datasets_are_checked_in_their_files_classes_and_counted_in_their
     assert details(inspection, "value outside the label space") == ["7 on 1920 pixels"]
     assert inspection.frequencies["train"].tolist() == [[480, 1], [960, 1]]
     assert [f.ignored for f in inspection.facts] == [480, 0]
+
+
+def test_a_part_of_a_dataset_is_inspected_by_its_own_files(folders: Folders) -> None:
+    """Of eight pairs the last four, of which the last one is bad: not the first four files."""
+    for i in range(8):
+        folders.add(str(i), mask=label(i) if i < 7 else np.full(SHAPE, 7, np.uint8))
+    target = LabelSpace("two", ("b", "rest"), ((0, 0, 0), (1, 1, 1)))
+    mapped = Remapped(folders.part().dataset, target, extra={"c": "rest", "d": "rest"})
+    for dataset in (Subset(mapped, 0.5, 0.5), Remapped(Subset(folders.part().dataset, 0.5, 0.5), target)):
+        inspection = inspect([InspectedSplit("train", dataset)], workers=1)
+        assert [Path(f.image).stem for f in inspection.facts] == [f.name for f in inspection.facts] == list("4567")
+        assert details(inspection, "value outside the label space") == ["7 on 1920 pixels"]
+    whole = inspect([InspectedSplit("train", mapped)], workers=1)
+    half = inspect([InspectedSplit("train", Subset(mapped, 0.5, 0.5))], workers=1)
+    assert [f.pixels.tolist() for f in half.facts] == [f.pixels.tolist() for f in whole.facts[4:]]
 
 
 def test_several_processes_find_the_same_in_the_same_order(folders: Folders) -> None:

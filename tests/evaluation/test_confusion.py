@@ -1,0 +1,65 @@
+"""The confusion matrix against torchmetrics' own and a loop, and what it needs where results must be deterministic."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from fcnseg.evaluation.confusion import ConfusionMatrix, confusion_matrix
+
+
+def masks(classes: int, *shape: int, ignored: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(classes)
+    prediction, label = (torch.randint(0, classes, shape, generator=random) for _ in range(2))
+    return prediction, label.masked_fill(torch.rand(shape, generator=random) < ignored, 255)
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("classes", [2, 11, 21, 254])
+def test_it_is_torchmetrics_own(classes: int) -> None:
+    prediction, label = masks(classes, 2, 40, 50)
+    expected = multiclass_confusion_matrix(prediction, label, classes, ignore_index=255)
+    assert torch.equal(confusion_matrix(prediction, label, classes), expected)
+
+
+def test_a_loop_counts_the_same() -> None:
+    prediction, label = masks(3, 8, 9)
+    counts = np.zeros((3, 3), int)
+    for p, k in zip(prediction.flatten().tolist(), label.flatten().tolist(), strict=True):
+        if k != 255:
+            counts[k, p] += 1
+    assert confusion_matrix(prediction, label.byte(), 3).tolist() == counts.tolist()
+
+
+def test_one_class_and_no_label_make_a_matrix_too() -> None:
+    prediction, label = masks(1, 5, 6)
+    assert confusion_matrix(prediction, label, 1).tolist() == [[int((label == 0).sum())]]
+    assert confusion_matrix(prediction, torch.full_like(label, 255), 1).tolist() == [[0]]
+
+
+def test_updates_add_up() -> None:
+    metric = ConfusionMatrix(4)
+    both = [masks(4, 3, 20, 30), masks(4, 1, 7, 5)]
+    for prediction, label in both:
+        metric.update(prediction, label)
+    assert torch.equal(metric.compute(), sum(confusion_matrix(*pair, 4) for pair in both))
+    metric.reset()
+    assert not metric.compute().any()
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_with_deterministic_algorithms_it_takes_a_few_bytes_per_pixel() -> None:
+    """torchmetrics' takes a comparison with every cell there: 969 bytes per pixel with 11 classes."""
+    prediction, label = masks(11, 100, 100)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        confusion_matrix(prediction, label, 11)
+    allocated = [event.cpu_memory_usage for event in profile.events()]
+    assert 0 < max(allocated) <= 4 * 8 * prediction.numel()
