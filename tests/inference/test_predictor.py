@@ -1,6 +1,8 @@
 """The predictor: the same mask from a path, a picture or an array, in the image's own size."""
 
 import json
+import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -206,3 +208,22 @@ def test_values_of_another_type_than_in_training_are_refused():
     predictor = Predictor(untrained(3), device="cpu")
     with pytest.raises(InputError, match="image: has float32 values, the model was trained on uint8"):
         predictor(np.random.default_rng(0).random((20, 30, 3), np.float32))
+
+
+def test_the_calls_in_the_readme_are_as_accurate_as_the_predictor():
+    """On demo scenes of the size that the network sees, where nothing but the preparation can differ."""
+    predictor, scenes = Predictor.from_pretrained("demo", device="cpu"), CityScenes(4, 5, "real", size=(180, 240))
+    model = predictor.model
+    pixels, labels, _ = zip(*(scenes[i] for i in range(len(scenes))), strict=True)
+    images, labels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), np.stack(labels)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    calls = re.findall(r"^(?:logits|masks) = (model[.(].*?)  #", readme, re.MULTILINE)
+    assert calls
+    expected = np.mean(np.stack([predictor(image).mask for image in pixels]) == labels)
+    assert expected > 0.8
+    for call in calls:
+        call = call.replace("(360, 480)", "(180, 240)")
+        with torch.inference_mode():
+            result = eval(call, {"model": model, "images": images.float()})  # so that only normalising decides
+        masks = result.argmax(1) if result.ndim == 4 else result
+        assert np.mean(masks.numpy() == labels) == pytest.approx(expected)
