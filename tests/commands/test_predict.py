@@ -1,5 +1,6 @@
 """`fcnseg predict`: where masks and overlays go, and what is said where they cannot."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,46 @@ def test_no_image_is_written_over(predict, capsys, kind):
         in capsys.readouterr().err
     )
     assert Path(f"{kind}/1.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(("output", "file"), [("taken", "taken"), ("taken/deep/er", "taken"), ("out", "out/overlays")])
+def test_an_output_that_is_a_file_is_named_before_the_model_is_loaded(predict, capsys, output, file):
+    write("1.png")
+    Path(file).parent.mkdir(exist_ok=True)
+    Path(file).write_text("kept")
+    assert predict("1.png", output, checkpoint="gone.ckpt") == 2
+    assert capsys.readouterr().err.splitlines() == [f"fcnseg: output={output}: {file} is a file; expected a folder"]
+    assert Path(file).read_text() == "kept"
+
+
+def test_an_output_that_takes_no_files_is_named_before_the_model_is_loaded(predict, capsys, tmp_path, monkeypatch):
+    """Root may write anywhere, so that the system's answer is put in its place."""
+    write("1.png")
+    Path("closed").mkdir(mode=0o500)
+    closed = tmp_path / "closed"
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).absolute() != closed or not mode & os.W_OK)
+    assert predict("1.png", "closed/out", checkpoint="gone.ckpt") == 2
+    assert capsys.readouterr().err.splitlines() == [f"fcnseg: output=closed/out: nothing may be written in {closed}"]
+
+
+def test_a_name_that_no_folder_can_have_is_one_line(predict, capsys):
+    write("1.png")
+    assert predict("1.png", "x" * 300, checkpoint="gone.ckpt") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fcnseg: output=xxx")
+    assert line.endswith("File name too long)")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs Linux's /proc")
+def test_what_shows_only_in_writing_is_one_line_too(predict, capsys):
+    """The kernel makes no folders in its own, whatever their permissions say."""
+    write("1.png")
+    assert predict("1.png", "/proc/self/task") == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fcnseg: ")]
+    assert line.startswith("fcnseg: output=/proc/self/task: ")
+
+
+def test_a_command_that_ends_early_leaves_no_folders(predict):
+    write("1.png")
+    assert predict("1.png", "out", checkpoint="gone.ckpt") == 2
+    assert not Path("out").exists()
