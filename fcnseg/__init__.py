@@ -1,5 +1,6 @@
 """fcnseg: fully convolutional networks for semantic segmentation, from a command line, Python or a notebook."""
 
+import os
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -8,6 +9,10 @@ try:
     __version__ = version("fcnseg")
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
+
+# albumentations asks a package index for its newest version whenever it is imported, in every worker process too;
+# here, because a config or another library may import it before our own transforms do.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 # Names load on first use: `fcnseg --help` must answer without importing torch.
 _HOMES = {

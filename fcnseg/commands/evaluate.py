@@ -6,7 +6,9 @@ from fcnseg.commands.common import require_value
 from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
 from fcnseg.inference.device import default_device
+from fcnseg.labels import LabelSpace
 from fcnseg.models import from_pretrained
+from fcnseg.models.spec import ModelSpec
 from fcnseg.runs.building import build_data
 from fcnseg.runs.folder import output_folder, relative
 
@@ -17,11 +19,7 @@ def run(config: DictConfig) -> None:
     with open_dict(config):
         config.data.size = list(model.spec.input_size) if model.spec.input_size else None
     data = build_data(config, train=False)
-    classes = tuple((model.spec.label_space or {}).get("classes", data.label_space.classes))
-    if classes != data.label_space.classes:
-        raise InputError(
-            f"{checkpoint}: predicts {', '.join(classes)}; the data has {', '.join(data.label_space.classes)}"
-        )
+    _require_classes(checkpoint, model.spec, data.label_space)
     for key, value in data.image_facts().items():
         if key not in ("mean", "std") and value != (expected := getattr(model.spec, key)):
             raise InputError(f"{checkpoint}: takes images with {key}={expected}; the data has {value}")
@@ -30,3 +28,14 @@ def run(config: DictConfig) -> None:
     evaluation = evaluate(model, data.validation_loader())
     write_report(evaluation, model, data, folder, {"checkpoint": checkpoint})
     print(f"scores and pictures  {relative(folder)}")
+
+
+def _require_classes(checkpoint: str, spec: ModelSpec, data: LabelSpace) -> None:
+    """Refuse a model whose classes are not the data's: by their names, or by their number where it tells no names."""
+    named, wanted = tuple((spec.label_space or {}).get("classes", ())), ", ".join(data.classes)
+    if named and named != data.classes:
+        raise InputError(f"{checkpoint}: predicts {', '.join(named)}; the data has {wanted}")
+    if spec.num_classes != data.num_classes:
+        raise InputError(
+            f"{checkpoint}: predicts {spec.num_classes} classes; the data has {data.num_classes}: {wanted}"
+        )

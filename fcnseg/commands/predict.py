@@ -1,6 +1,8 @@
 """`fcnseg predict`: segment a file, a folder or a glob of images."""
 
-from collections import Counter
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -16,17 +18,21 @@ def run(config: DictConfig) -> None:
     checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
     images = find_images(require_value(config, "input", "FILE_OR_FOLDER"))
     output = Path(require_value(config, "output", "FOLDER"))
+    names = output_names(images)
+    _spare_inputs(images, names, output)
+    _require_writable(output)
     predictor = Predictor.from_pretrained(checkpoint, device=config.device)
-    repeated = Counter(path.stem for path in images)
     failures = []
-    for path in track(images, description="predicting"):
-        name = path.name if repeated[path.stem] > 1 else path.stem
+    for path, name in track(list(zip(images, names, strict=True)), description="predicting"):
         try:
             segmentation = predictor(path)
         except InputError as error:
             failures.append(error)
             continue
-        segmentation.save(output / "masks" / f"{name}.png", output / "overlays" / f"{name}.png", config.opacity)
+        try:
+            segmentation.save(output / "masks" / name, output / "overlays" / name, config.opacity)
+        except OSError as error:
+            raise _unwritable(output, error) from error
     if len(failures) < len(images):
         print(f"{len(images) - len(failures)} masks  {output / 'masks'}\noverlays  {output / 'overlays'}")
     if failures:
@@ -52,3 +58,59 @@ def find_images(source: str) -> list[Path]:
             return found
         raise InputError(f"input={source}: no file matches")
     raise InputError(f"input={source}: no such file or folder")
+
+
+def output_names(images: Sequence[Path]) -> list[Path]:
+    """Where below `masks/` and `overlays/` the pictures of each image go; no two at the same place.
+
+    They are called as the image, which lends its ending as well where only that tells it from another. Where images
+    of several folders are called alike, the folders are kept, as seen from the one that holds them all.
+    """
+    homes = defaultdict(set)
+    for path in images:
+        homes[path.stem].add(path.parent)
+    if all(len(folders) == 1 for folders in homes.values()):
+        return _apart([Path(path.name) for path in images])
+    top = os.path.commonpath([os.path.abspath(path.parent) for path in images])
+    return _apart([Path(os.path.relpath(path, top)) for path in images])
+
+
+def _apart(paths: Sequence[Path]) -> list[Path]:
+    """Paths of images as paths of PNGs, with the endings of images as part of the name where it has to be."""
+    repeated = Counter(path.with_suffix("") for path in paths)
+    names = [_png(path if repeated[path.with_suffix("")] > 1 else path.with_suffix("")) for path in paths]
+    # Beside a.png and a.jpg there may be an a.png.png.
+    return names if len(set(names)) == len(names) else [_png(path) for path in paths]
+
+
+def _png(path: Path) -> Path:
+    return path.with_name(f"{path.name}.png")
+
+
+def _require_writable(output: Path) -> None:
+    """Refuse, before anything is computed, an output that is no folder or takes no files.
+
+    Nothing is made yet: a command that ends for another reason leaves no empty folders.
+    """
+    for folder in (output / "masks", output / "overlays"):
+        try:
+            nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        except OSError as error:
+            raise _unwritable(output, error) from error
+        if not nearest.is_dir():
+            raise InputError(f"output={output}: {nearest} is a file; expected a folder")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise InputError(f"output={output}: nothing may be written in {nearest.absolute()}")
+
+
+def _unwritable(output: Path, error: OSError) -> InputError:
+    where = f"{error.filename}: " if error.filename else ""
+    return InputError(f"output={output}: cannot be written ({where}{error.strerror or error})")
+
+
+def _spare_inputs(images: Sequence[Path], names: Sequence[Path], output: Path) -> None:
+    """Refuse to write over an image that is to be read."""
+    read = {path.resolve() for path in images}
+    for path in (output / kind / name for kind in ("masks", "overlays") for name in names):
+        if path.resolve() in read:
+            raise InputError(f"output={output}: {path} is one of the images of input; expected another folder")

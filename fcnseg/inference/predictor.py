@@ -1,4 +1,4 @@
-"""From an image to its mask: load a model once, call it on paths, PIL images or arrays."""
+"""From an image to its mask: load a model once, call it on paths, PIL images, arrays or tensors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,10 @@ from PIL import Image
 from fcnseg.atomic import replacing
 from fcnseg.classes import distinct_colours
 from fcnseg.data.display import displayable
-from fcnseg.data.files.images import as_file_values, picture_pixels, read_image
 from fcnseg.data.transforms import resize_image, scale_values
-from fcnseg.errors import InputError
 from fcnseg.inference.device import default_device
 from fcnseg.inference.overlay import add_legend, blend, save_mask
+from fcnseg.inference.pixels import ImageLike, file_values
 from fcnseg.labels import LabelSpace
 from fcnseg.models import FCN
 from fcnseg.models.loading import from_pretrained
@@ -69,48 +68,26 @@ class Predictor:
         return cls(from_pretrained(source, revision=revision), device)
 
     @torch.inference_mode()
-    def __call__(self, image: str | Path | Image.Image | np.ndarray, *, scaled: bool = False) -> Segmentation:
-        """Segment a path, a PIL image or an (H, W, C) or (H, W) array of uint8, uint16 or floats.
+    def __call__(self, image: ImageLike, *, scaled: bool = False) -> Segmentation:
+        """Segment a path, a PIL image, an (H, W, C) or (H, W) array, or a (C, H, W) or (H, W) tensor.
 
-        C is the model's number of channels; a grey uint8 image will do for a model of three.
+        C is the model's number of channels; a grey uint8 image will do for a model of three. Values are of the type
+        that the model was trained on, and of any of uint8, uint16 and floats where it applies a scaling.
 
         Args:
             image: in the values of a file; a scaling that the model was trained with is applied here.
             scaled: whether that has been done already, as in the samples of a dataset.
 
         Raises:
-            InputError: for an unreadable file or an array of another kind.
+            InputError: for an unreadable file, or an image of another kind; it says what to give instead.
         """
         spec = self.model.spec
-        pixels = _pixels(image, spec.in_channels)
-        if spec.scaling is None and pixels.dtype.name != spec.image_type:
-            raise InputError(
-                f"{image if isinstance(image, str | Path) else 'image'}: has {pixels.dtype} values, "
-                f"the model was trained on {spec.image_type}"
-            )
+        pixels = file_values(image, spec)
         values = pixels if scaled else scale_values(pixels, spec.scaling)
         resized = np.ascontiguousarray(resize_image(values, spec.input_size).transpose(2, 0, 1))
         batch = torch.from_numpy(resized)[None].to(self.model.mean.device)
         mask = self.model.segment(batch, pixels.shape[:2])[0]
         return Segmentation(displayable(pixels), mask.to(torch.uint8).cpu().numpy(), self.label_space)
-
-
-def _pixels(image: str | Path | Image.Image | np.ndarray, channels: int) -> np.ndarray:
-    """Any accepted image as (H, W, channels) uint8, uint16 or float32."""
-    if isinstance(image, str | Path):
-        return read_image(Path(image), channels)
-    if isinstance(image, Image.Image):
-        return picture_pixels(image, channels)
-    pixels = image[..., None] if image.ndim == 2 else image
-    if image.ndim == 2 and image.dtype == np.uint8 and channels == 3:
-        pixels = np.repeat(pixels, 3, axis=2)
-    known = pixels.dtype.kind == "f" or pixels.dtype in (np.uint8, np.uint16)
-    if not known or pixels.ndim != 3 or pixels.shape[2] != channels or pixels.size == 0:
-        also = " or (H, W)" if channels in (1, 3) else ""
-        raise InputError(
-            f"image is a {image.shape} {image.dtype} array; expected (H, W, {channels}){also} uint8, uint16 or float32"
-        )
-    return as_file_values(pixels)
 
 
 def _numbered(classes: int) -> LabelSpace:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fcnseg.errors import InputError
 from fcnseg.geometry import IMAGE, Grid, Layer, aligned_upsampling, covering_size, crop_offset, trace, upsampling
 from fcnseg.models.backbones import Backbone, initialise
 from fcnseg.models.dropout import SampleDropout
@@ -124,7 +125,16 @@ class FCN(nn.Module, Storable):
             yield Fusion(None, aligned_upsampling(name, coarse, IMAGE), 0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) normalised float images to (N, num_classes, H, W) logits, any H and W."""
+        """(N, in_channels, H, W) normalised float images to (N, num_classes, H, W) logits, any H and W.
+
+        Raises:
+            InputError: for integers, which can only be images that were not normalised yet.
+        """
+        if not images.is_floating_point():
+            raise InputError(
+                f"images are {str(images.dtype).removeprefix('torch.')}; expected normalised floats: "
+                "for images in the values of their files call model(model.normalise(images))"
+            )
         taps = self.backbone(self._covered(images))
         x = self.dropout(F.relu(self.fc6(taps[self.backbone.taps[-1]]), inplace=True))
         x = self.dropout(F.relu(self.fc7(x), inplace=True))
@@ -157,7 +167,7 @@ class FCN(nn.Module, Storable):
             self.register_buffer(name, values, persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) images in their file's values, uint8 RGB for instance, to what `forward` takes."""
+        """(N, C, H, W) images in their file's values, uint8 RGB for instance, to the floats that `forward` takes."""
         values = images.to(self.mean.dtype)
         if self.spec.channel_order == "bgr":
             values = values.flip(1)

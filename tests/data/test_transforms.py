@@ -1,6 +1,9 @@
 """Resizing against block averages and pixel centres, and augmentation by images that carry their mask."""
 
+import os
 import random
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -430,3 +433,22 @@ def test_torchvisions_pipeline_takes_what_a_cache_gives(channels: int, dtype: st
     assert flipped.dtype == dtype
     assert np.array_equal(flipped, image[:, ::-1])
     assert np.array_equal(other, mask[:, ::-1])
+
+
+@pytest.mark.parametrize("module", ["fcnseg.data", "fcnseg.commands.evaluate"])
+def test_importing_asks_no_server_for_anything(module):
+    """Connections are counted rather than refused alone: who asks for news passes over a refusal."""
+    script = (
+        "import importlib, socket, sys\n"
+        "asked = []\n"
+        "def refuse(*arguments, **options):\n"
+        "    asked.append(arguments)\n"
+        "    raise OSError('no network in this test')\n"
+        "socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse\n"
+        f"importlib.import_module({module!r})\n"
+        "assert 'albumentations' in sys.modules\n"
+        "sys.exit(f'asked for {asked}' if asked else 0)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "NO_ALBUMENTATIONS_UPDATE"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

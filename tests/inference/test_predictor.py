@@ -1,6 +1,8 @@
 """The predictor: the same mask from a path, a picture or an array, in the image's own size."""
 
 import json
+import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import rasterio
 import torch
 from PIL import Image
+from torchvision import tv_tensors
 
 from fcnseg.data import STREET11, CityScenes
 from fcnseg.errors import InputError
@@ -80,7 +83,7 @@ def test_grey_images_are_taken_as_three_equal_channels(predictor, image):
     ],
 )
 def test_other_arrays_are_refused(predictor, array):
-    with pytest.raises(InputError, match=r"expected \(H, W, 3\) or \(H, W\) uint8, uint16 or float32"):
+    with pytest.raises(InputError, match=r"expected \(H, W, 3\) or \(H, W\) uint8$"):
         predictor(array)
 
 
@@ -201,8 +204,172 @@ def test_an_unknown_device_is_named():
         Predictor(create_model("fcn32s_alexnet", num_classes=3, width=0.05), device="gpu9")
 
 
-def test_values_of_another_type_than_in_training_are_refused():
-    """A picture in 0 to 1 would be black to a network that knows 0 to 255."""
-    predictor = Predictor(untrained(3), device="cpu")
-    with pytest.raises(InputError, match="image: has float32 values, the model was trained on uint8"):
-        predictor(np.random.default_rng(0).random((20, 30, 3), np.float32))
+UNIT = np.linspace(0, 1, 20 * 30 * 3, dtype=np.float32).reshape(20, 30, 3)
+
+
+@pytest.mark.parametrize(
+    ("give", "expected"),
+    [
+        (
+            lambda: UNIT,
+            "float32 values from 0 to 1; the model was trained on uint8: give (image * 255).round().astype(np.uint8)",
+        ),
+        (
+            lambda: torch.from_numpy(UNIT).permute(2, 0, 1),
+            "values from 0 to 1; the model was trained on uint8: give (image * 255).round().to(torch.uint8)",
+        ),
+        (
+            lambda: UNIT * 255,
+            "values from 0 to 255; the model was trained on uint8: give image.round().astype(np.uint8)",
+        ),
+        (lambda: UNIT * 900, "image has float32 values from 0 to 900; the model was trained on uint8"),
+        (
+            lambda: (UNIT * 900).astype(np.uint16),
+            "image has uint16 values from 0 to 900; the model was trained on uint8",
+        ),
+    ],
+)
+def test_values_of_another_type_than_in_training_are_refused(predictor, give, expected):
+    """A picture in 0 to 1 would be black to a network that knows 0 to 255; the line says what to give."""
+    with pytest.raises(InputError, match=f"{re.escape(expected)}$"):
+        predictor(give())
+
+
+def test_the_remedies_give_what_they_promise(predictor, image):
+    """What the line for floats says, carried out on floats of the image, gives the mask of the image."""
+    for floats in (image / 255, torch.from_numpy(image).permute(2, 0, 1) / 255, image * 1.0):
+        with pytest.raises(InputError) as refused:
+            predictor(floats)
+        remedy = str(refused.value).split(": give ")[1]
+        given = eval(remedy, {"image": floats, "np": np, "torch": torch})
+        np.testing.assert_array_equal(predictor(given).mask, predictor(image).mask)
+
+
+def test_tensors_give_the_mask_of_their_array(predictor, image):
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    np.testing.assert_array_equal(predictor(tensor).mask, predictor(image).mask)
+    np.testing.assert_array_equal(predictor(tv_tensors.Image(tensor)).mask, predictor(image).mask)
+    for grey in (tensor[0], tensor[:1], image[..., :1]):
+        np.testing.assert_array_equal(predictor(grey).mask, predictor(image[..., 0]).mask)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float64", "bfloat16"])
+def test_tensors_of_other_types(dtype):
+    """Of one channel, with gradients and without."""
+    kind = "uint16" if dtype == "uint16" else "float32"
+    predictor = Predictor(untrained(1, image_type=kind, mean=[90], std=[60]), device="cpu")
+    pixels = np.random.default_rng(0).integers(0, 200, (40, 50)).astype(kind)  # exact in bfloat16 as well
+    expected = predictor(pixels).mask
+    tensor = torch.from_numpy(pixels).to(getattr(torch, dtype))
+    for given in (tensor, tensor[None], tensor.float().requires_grad_() if kind == "float32" else tensor):
+        np.testing.assert_array_equal(predictor(given).mask, expected)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("I;16", "uint16"), ("I;16B", "uint16"), ("I", "uint16"), ("I", "float32"), ("F", "float32")]
+)
+def test_pictures_of_16_bits_and_floats(mode, kind):
+    values = np.random.default_rng(0).integers(0, 60000, (40, 50))
+    predictor = Predictor(untrained(1, image_type=kind, mean=[30000], std=[15000]), device="cpu")
+    stored = {"I;16": "<u2", "I;16B": ">u2", "I": np.int32, "F": np.float32}[mode]
+    picture = Image.frombytes(mode, (50, 40), values.astype(stored).tobytes())
+    assert len(np.unique(predictor(picture).mask)) > 1
+    np.testing.assert_array_equal(predictor(picture).mask, predictor(values.astype(kind)).mask)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_pictures_of_another_kind_than_the_models_end_in_one_line(predictor, mode):
+    with pytest.raises(InputError, match=f"^image is a PIL image of mode {mode}; expected 3 channels of uint8$"):
+        predictor(Image.new(mode, (30, 20)))
+    bytes_of_one_channel = Predictor(untrained(1), device="cpu")
+    with pytest.raises(
+        InputError, match=r"^image has (uint16|float32) values from 0 to 0; the model was trained on uint8"
+    ):
+        bytes_of_one_channel(Image.new(mode, (30, 20)))
+
+
+def test_a_picture_with_values_beyond_16_bits_is_refused():
+    predictor = Predictor(untrained(1, image_type="uint16", mean=[0], std=[1]), device="cpu")
+    with pytest.raises(
+        InputError, match=r"^image has float32 values from 70000 to 70000; the model was trained on uint16$"
+    ):
+        predictor(Image.new("I", (30, 20), 70000))
+
+
+def test_a_picture_that_cannot_be_decoded_is_one_line(predictor, image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "whole.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"^image cannot be decoded \(.*truncated.*\)$"):
+        predictor(Image.open(tmp_path / "half.png"))
+
+
+BYTES = np.zeros((40, 50, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("thing", "expected"),
+    [
+        ([BYTES], "image is of type list; call the predictor once for each image"),
+        ((BYTES, BYTES), "image is of type tuple; call the predictor once for each image"),
+        (None, "image is None; expected a path, a PIL image, an (H, W, 3) array or a (3, H, W) tensor of uint8"),
+        (7, "image is of type int; expected a path, a PIL image, an (H, W, 3) array or a (3, H, W) tensor of uint8"),
+        (b"\x89PNG", "image is of type bytes; give PIL.Image.open(io.BytesIO(image))"),
+        (
+            BYTES.astype(object),
+            "image is a (40, 50, 3) object array; expected (H, W, 3) or (H, W) uint8",
+        ),
+        (
+            BYTES[None],
+            "image is a (1, 40, 50, 3) uint8 array; expected (H, W, 3) or (H, W) uint8; "
+            "call the predictor once for each image",
+        ),
+        (
+            torch.zeros(2, 3, 40, 50),
+            "image is a (2, 3, 40, 50) float32 tensor; expected (3, H, W) or (H, W) uint8; "
+            "call the predictor once for each image",
+        ),
+        (
+            BYTES.transpose(2, 0, 1),
+            "image is a (3, 40, 50) uint8 array; expected (H, W, 3) or (H, W) uint8; "
+            "image.transpose(1, 2, 0) puts its axes in this order",
+        ),
+        (
+            torch.from_numpy(BYTES),
+            "image is a (40, 50, 3) uint8 tensor; expected (3, H, W) or (H, W) uint8; "
+            "image.permute(2, 0, 1) puts its axes in this order",
+        ),
+        (BYTES[:, :0], "image is a (40, 0, 3) uint8 array; expected (H, W, 3) or (H, W) uint8"),
+        (np.zeros(0), "image is a (0,) float64 array; expected (H, W, 3) or (H, W) uint8"),
+        (np.array(5), "image is a () int64 array; expected (H, W, 3) or (H, W) uint8"),
+        (torch.zeros(3, 0, 50), "image is a (3, 0, 50) float32 tensor; expected (3, H, W) or (H, W) uint8"),
+        (
+            torch.zeros(3, 40, 50, dtype=torch.int64),
+            "image is a (3, 40, 50) int64 tensor; expected (3, H, W) or (H, W) uint8",
+        ),
+        (Image.new("RGB", (0, 5)), "image is empty: a PIL image of 0 x 5 pixels"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_what_is_no_image_ends_in_a_line_that_says_what_is(predictor, thing, expected):
+    with pytest.raises(InputError) as refused:
+        predictor(thing)
+    assert str(refused.value) == expected
+
+
+def test_the_calls_in_the_readme_are_as_accurate_as_the_predictor():
+    """On demo scenes of the size that the network sees, where nothing but the preparation can differ."""
+    predictor, scenes = Predictor.from_pretrained("demo", device="cpu"), CityScenes(4, 5, "real", size=(180, 240))
+    model = predictor.model
+    pixels, labels, _ = zip(*(scenes[i] for i in range(len(scenes))), strict=True)
+    images, labels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), np.stack(labels)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    calls = re.findall(r"^(?:logits|masks) = (model[.(].*?)  #", readme, re.MULTILINE)
+    assert calls
+    expected = np.mean(np.stack([predictor(image).mask for image in pixels]) == labels)
+    assert expected > 0.8
+    for call in calls:
+        call = call.replace("(360, 480)", "(180, 240)")
+        with torch.inference_mode():
+            result = eval(call, {"model": model, "images": images.float()})  # so that only normalising decides
+        masks = result.argmax(1) if result.ndim == 4 else result
+        assert np.mean(masks.numpy() == labels) == pytest.approx(expected)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from fcnseg.errors import InputError
 from fcnseg.geometry import IMAGE, Grid, Layer, path_size
 from fcnseg.models import FCN, create_model, list_models, upsampling
 from fcnseg.models.backbones import BACKBONES
@@ -361,3 +362,22 @@ class TestScores:
             layer = model.get_submodule(name)
             assert layer.weight.std().item() == pytest.approx((2 / layer.weight[0].numel()) ** 0.5, rel=0.02)
             assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.bool])
+def test_integers_can_only_be_images_that_nobody_normalised(dtype):
+    with pytest.raises(InputError, match=r"images are \w+; .* call model\(model\.normalise\(images\)\)$"):
+        small("fcn8s_alexnet", "same")(torch.zeros(1, 3, 40, 50, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_floats_of_every_width_are_taken(dtype):
+    model = small("fcn8s_alexnet", "same").to(dtype)
+    assert model(torch.zeros(1, 3, 40, 50, dtype=dtype)).dtype == dtype
+
+
+def test_the_check_of_the_type_is_none_of_the_exported_graph():
+    model = small("fcn32s_alexnet", "same").eval()
+    images = torch.randn(1, 3, 40, 50)
+    exported = torch.export.export(model, (images,))
+    torch.testing.assert_close(exported.module()(images), model(images))
