@@ -276,5 +276,5 @@ def test_any_module_of_logits_and_mask_is_a_loss(fcnseg, camvid, tmp_path):
     own = tmp_path / "own" / "loss" / "plain.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("_target_: torch.nn.CrossEntropyLoss\nignore_index: 255\nlabel_smoothing: 0.1\n")
-    assert fcnseg(*settings(camvid, epochs=1), "--config-dir", "own", "loss=plain", "hydra.run.dir=run") == 0
+    assert fcnseg(*settings(camvid, epochs=1), "loss=plain", "hydra.run.dir=run", "--config-dir", "own") == 0
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["step"] > 0
