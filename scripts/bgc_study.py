@@ -27,6 +27,7 @@ from bgc_runs import FOCUS, Run
 
 import fcnseg
 from fcnseg.commands.configuration import config_folder
+from fcnseg.cores import available_cores
 from fcnseg.evaluation.report import write_json
 
 REGIMES = ("real", "synthetic", "mixed", "finetune", "bgc", "bgc_then_real")
@@ -98,7 +99,9 @@ def parse() -> argparse.Namespace:
         help="of CamVid's training images, above 0 and at most 1 (1 0.5 0.25 0.125)",
     )  # fmt: skip
     parser.add_argument("--steps", type=int, help="of the optimiser in each run (those of experiment=bgc_study)")
-    parser.add_argument("--processes", type=int, default=len(gpus()) or cores(), help="at a time (%(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=len(gpus()) or available_cores(), help="at a time (%(default)s)"
+    )
     parser.add_argument("--report-only", action="store_true", help="report on what is there; train nothing")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="further settings of fcnseg train, after --")
     options = parser.parse_intermixed_args()
@@ -227,7 +230,7 @@ def resources(slot: int, processes: int) -> dict[str, str]:
     """Environment variables that give a process its share of the machine: a GPU, or some cores."""
     if devices := gpus():
         return {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]}
-    threads = str(max(1, cores() // processes))
+    threads = str(max(1, available_cores() // processes))
     return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
 
@@ -236,10 +239,6 @@ def gpus() -> list[str]:
     count = torch.cuda.device_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return (visible.split(",") if visible else list(map(str, range(count))))[:count]
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def facts(options: argparse.Namespace) -> dict:
@@ -270,7 +269,7 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    parts = [f"{cores()} cores of {names[0] if names else platform.processor() or platform.machine()}"]
+    parts = [f"{available_cores()} cores of {names[0] if names else platform.processor() or platform.machine()}"]
     return " and ".join(parts + [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())])
 
 

@@ -64,7 +64,7 @@ class PartlyLabelled:
         return image, mask, name
 
 
-def train(processes: int, setting: str, precision: str, steps: int, output: Path) -> None:
+def train(processes: int, setting: str, precision: str, steps: int, lr: float | None, output: Path) -> None:
     """One training, as each of its processes runs it; the first one writes weights, those it began with, and losses."""
     options = SETTINGS[setting]
     pl.seed_everything(5, verbose=False)
@@ -74,7 +74,7 @@ def train(processes: int, setting: str, precision: str, steps: int, output: Path
     )
     model = fcnseg.create_model(options["model"], num_classes=11, width=0.1, dropout=options["dropout"])
     loss = CrossEntropy(class_pixels=data.class_pixels, domains=DOMAINS, **options.get("loss", {}))
-    optimizer = partial(torch.optim.SGD, lr=options.get("lr", 2e-4), momentum=0.9, weight_decay=5e-4)
+    optimizer = partial(torch.optim.SGD, lr=lr or options.get("lr", 2e-4), momentum=0.9, weight_decay=5e-4)
     module = SegmentationModule(model, loss, optimizer)
     began = {name: value.clone() for name, value in model.state_dict().items()}
     losses = Losses()
@@ -101,10 +101,12 @@ class Losses(pl.Callback):
         self.seen.append(float(trainer.callback_metrics["train/loss"]))
 
 
-def run(processes: int, setting: str, precision: str, steps: int, folder: Path) -> dict[str, Any]:
+def run(
+    processes: int, setting: str, precision: str, steps: int, folder: Path, lr: float | None = None
+) -> dict[str, Any]:
     """Train in a process of its own, which starts the others; returns what it wrote."""
     output = folder / f"{setting} {precision} {processes}.pt"
-    work = json.dumps([processes, setting, precision, steps, str(output)])
+    work = json.dumps([processes, setting, precision, steps, lr, str(output)])
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, __file__, "--work", work], env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -131,17 +133,18 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 3, 5], help="default: 1 2 3 5")
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="default: all")
     parser.add_argument("--steps", type=int, default=50, help="steps of the optimiser (default: 50)")
+    parser.add_argument("--lr", type=float, help="learning rate (2e-4; 2e-8 for the summed loss)")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        processes, setting, precision, steps, output = json.loads(arguments.work)
-        train(processes, setting, precision, steps, Path(output))
+        *work, output = json.loads(arguments.work)
+        train(*work, Path(output))
         return
     print("| training | processes | float32, weights | their way | losses | float64, weights | their way |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for setting in arguments.settings:
-            work = partial(run, setting=setting, steps=arguments.steps, folder=Path(folder))
+            work = partial(run, setting=setting, steps=arguments.steps, folder=Path(folder), lr=arguments.lr)
             one = {precision: work(1, precision=precision) for precision in PRECISIONS}
             for processes in (n for n in arguments.processes if n > 1):
                 found = [compare(one[precision], work(processes, precision=precision)) for precision in PRECISIONS]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from tests.training import recorded
 from tests.training.recorded import EPOCHS, STEPS_PER_EPOCH, Stopped, train
@@ -37,9 +38,22 @@ def run_two(folder: Path, *trainings: dict[str, Any], ends: int = 0) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all runs: whole ones, stopped ones, and those that went on from the stopped ones' checkpoints."""
-    folder = tmp_path_factory.mktemp("runs")
+def runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of all runs: whole ones, stopped ones, and those that went on from the stopped ones' checkpoints.
+
+    Made once, by whichever of several test processes asks first.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "elastic_runs"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "made").exists():
+            folder.mkdir()
+            make_runs(folder)
+            (folder / "made").touch()
+    return folder
+
+
+def make_runs(folder: Path) -> None:
     after = {name: stopped for name, (stopped, _) in STOPPED_AND_SAVED.items()}
     killed = {"name": "two_killed", "workers": 1, "stop_after": after["two_killed"]}
     run_two(folder, {"name": "two"}, killed, ends=-signal.SIGKILL)
@@ -51,7 +65,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, {"name": "two_then_two", "workers": 1, "resume": "two_killed"},
         {"name": "one_then_two", "workers": 1, "resume": "one_stopped"},
     )  # fmt: skip
-    return folder
 
 
 def ranks(folder: Path) -> list[list[Any]]:
