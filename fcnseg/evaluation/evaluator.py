@@ -11,12 +11,15 @@ import torch
 from rich.progress import track
 
 from fcnseg.data import SegmentationData
+from fcnseg.errors import InputError
 from fcnseg.evaluation.comparison import save_matrices
 from fcnseg.evaluation.confusion import confusion_matrix
 from fcnseg.evaluation.metrics import scores, to_dict
 from fcnseg.evaluation.report import Example, print_table, save_confusion, save_examples, write_json
 from fcnseg.inference import Predictor
 from fcnseg.models import FCN
+
+UNLABELLED = "validation: no image has a labelled pixel, so there is nothing to score"
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,9 @@ def evaluate(model: FCN, loader: Iterable[dict[str, Any]]) -> Evaluation:
     Args:
         model: on the device to use; put into evaluation mode for the time of the call.
         loader: `SegmentationData.validation_loader()`.
+
+    Raises:
+        InputError: when no image has a labelled pixel.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -61,6 +67,8 @@ def evaluate(model: FCN, loader: Iterable[dict[str, Any]]) -> Evaluation:
             matrices.append(confusion_matrix(prediction, mask.to(device), model.spec.num_classes).cpu().numpy())
             names.append(name)
     model.train(was_training)
+    if not any(matrix.any() for matrix in matrices):
+        raise InputError(UNLABELLED)
     return Evaluation(np.stack(matrices), tuple(names))
 
 

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from fcnseg.errors import InputError
 from fcnseg.evaluation.confusion import ConfusionMatrix
+from fcnseg.evaluation.evaluator import UNLABELLED
 from fcnseg.evaluation.metrics import Scores, scores, to_dict
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.models import FCN, resample
@@ -207,7 +208,7 @@ class SegmentationModule(LightningModule):
         total, images = all_reduce_sum(self._validation_loss)
         if not self.trainer.sanity_checking:
             if not images:
-                raise InputError("validation: no image has a labelled pixel, so there is nothing to score")
+                raise InputError(UNLABELLED)
             self._scored_at = {"step": self.global_step, "epoch": self.current_epoch}
         # Every process has the whole matrix and sum by now; the values are equal and need no reduction.
         self.log("val/loss", (total / images.clamp(min=1)).float())

@@ -14,6 +14,8 @@ from torchmetrics.classification import MulticlassJaccardIndex
 import fcnseg
 from fcnseg.data import CityScenes, SegmentationData
 from fcnseg.data.transforms import street_pipeline
+from fcnseg.errors import InputError
+from fcnseg.evaluation import evaluate
 from fcnseg.models.backbones import BACKBONES
 from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import LastCheckpoint
@@ -74,6 +76,36 @@ def test_the_validation_loss_is_a_mean_per_image_whatever_is_minimised(data, mod
     ]
     assert logged[0]["val/loss"] == logged[1]["val/loss"]
     assert 0.1 < logged[0]["val/loss"] < 100, "of one pixel, not of 2240"
+
+
+class Unlabelled(CityScenes):
+    """Scenes of which the first `labelled` have a label."""
+
+    labelled = 0
+
+    def __getitem__(self, index):
+        image, mask, name = super().__getitem__(index)
+        return image, mask if index < self.labelled else np.full_like(mask, 255), name
+
+
+def test_a_validation_set_without_any_labelled_pixel_is_refused(model):
+    data = SegmentationData({}, Unlabelled(3, size=(32, 48)), size=(32, 48), num_workers=0)
+    with pytest.raises(InputError, match="validation: no image has a labelled pixel, so there is nothing to score"):
+        trainer().validate(SegmentationModule(model), data, verbose=False)
+    with pytest.raises(InputError, match="validation: no image has a labelled pixel"):
+        evaluate(model, data.validation_loader())
+
+
+def test_images_without_a_label_do_not_lower_the_validation_loss(data, model):
+    torch.nn.init.normal_(model.score_fr.weight)
+    partly = Unlabelled(6, seed=1, look="real", size=(40, 56))
+    partly.labelled = 2
+    whole = SegmentationData({}, CityScenes(2, seed=1, look="real", size=(40, 56)), size=(32, 48), num_workers=0)
+    logged = [
+        trainer().validate(SegmentationModule(model), validated, verbose=False)[0]["val/loss"]
+        for validated in (whole, SegmentationData({}, partly, size=(32, 48), num_workers=0))
+    ]
+    assert logged[0] == pytest.approx(logged[1], rel=1e-6)
 
 
 class Masks(pl.Callback):
