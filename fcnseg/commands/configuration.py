@@ -36,10 +36,10 @@ def run_name(*, _root_: DictConfig) -> str:
     A sweep is named before its runs are composed, when Hydra's own `hydra:` knows nothing yet. What it sweeps over
     differs between its runs, and is left out of the name of the whole.
     """
-    node = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
+    node: Any = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
     parsed = OverridesParser.create().parse_overrides(list(node.overrides.task))
     swept = {override.key_or_group.split(".")[0] for override in parsed if override.is_sweep_override()}
-    parts = {"data": node.runtime.choices.data, "model": _root_.model.name}
+    parts = {"data": OmegaConf.select(node, "runtime.choices.data"), "model": _root_.model.name}
     return "-".join(part for key, part in parts.items() if not swept & {key, "experiment"}) or "sweep"
 
 
