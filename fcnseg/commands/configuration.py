@@ -118,6 +118,9 @@ def explain(error: BaseException, command: str, overrides: list[str]) -> str | N
             errno.EROFS,
             errno.EDQUOT,
             errno.EFBIG,
+            errno.EPERM,
+            errno.ENOTDIR,
+            errno.EEXIST,
         ):
             return f"{cause.filename or 'output'}: {cause.strerror}"
     if isinstance(chain[-1], TypeError | ValueError) and any(isinstance(c, InstantiationException) for c in chain):

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
 from fcnseg.models import FCN, load_checkpoint
-from fcnseg.runs.building import build_data, build_module, build_trainer, check_statistics
+from fcnseg.runs.building import build_data, build_module, build_trainer, check_statistics, leave_out_roots
 from fcnseg.runs.folder import check_new, check_settings, last_checkpoint, relative, save_config
 from fcnseg.runs.processes import Training, know_rank, processes_of
 from fcnseg.runs.records import finished_score, keep_metrics, report, write_totals
@@ -37,6 +37,7 @@ def execute(config: DictConfig, folder: Path) -> float | None:
     silence_warnings()
     know_rank()
     config.folder = str(folder)
+    leave_out_roots(config)
     apply_regime(config)
     resume = config.resume
     if resume == AUTO:
