@@ -48,7 +48,10 @@ def main() -> None:
     module = command.replace(" ", "_")
     overrides = arguments[command.count(" ") + 1 :]
     try:
-        configuration.run(module, overrides, import_module(f"fcnseg.commands.{module}").run)
+        command_module = import_module(f"fcnseg.commands.{module}")
+        if command == "train" and command_module.join_others():
+            return
+        configuration.run(module, overrides, command_module.run)
     except KeyboardInterrupt:
         fail("interrupted", code=130)
     except Exception as error:

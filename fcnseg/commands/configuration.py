@@ -13,6 +13,8 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,6 +28,24 @@ def config_folder() -> Path:
     package = Path(fcnseg.__file__).parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
+
+
+def run_name(*, _root_: DictConfig) -> str:
+    """What a run is called unless it is given a name: its data and its model.
+
+    A sweep is named before its runs are composed, when Hydra's own `hydra:` knows nothing yet. What it sweeps over
+    differs between its runs, and is left out of the name of the whole.
+    """
+    node: Any = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
+    parsed = OverridesParser.create().parse_overrides(list(node.overrides.task))
+    swept = {override.key_or_group.split(".")[0] for override in parsed if override.is_sweep_override()}
+    parts = {"data": OmegaConf.select(node, "runtime.choices.data"), "model": _root_.model.name}
+    return "-".join(part for key, part in parts.items() if not swept & {key, "experiment"}) or "sweep"
+
+
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+# Resolved once, for the sweep, and kept for its runs, so that all of them lie in one folder.
+OmegaConf.register_new_resolver("sweep_name", lambda name: name, use_cache=True, replace=True)
 
 
 def register_models(overrides: Sequence[str] = ()) -> None:
@@ -98,6 +118,9 @@ def explain(error: BaseException, command: str, overrides: list[str]) -> str | N
             errno.EROFS,
             errno.EDQUOT,
             errno.EFBIG,
+            errno.EPERM,
+            errno.ENOTDIR,
+            errno.EEXIST,
         ):
             return f"{cause.filename or 'output'}: {cause.strerror}"
     if isinstance(chain[-1], TypeError | ValueError) and any(isinstance(c, InstantiationException) for c in chain):

@@ -7,6 +7,7 @@ import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import LearningRateMonitor
 from torch import nn
 
 from fcnseg.data import SegmentationData
@@ -45,6 +46,18 @@ def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
                 _keep(arguments, config.data.domains)
     arguments._set_parent(config)
     return instantiate(arguments, _convert_="all")
+
+
+def leave_out_roots(config: DictConfig) -> None:
+    """Set what is missing of `data.root` to null where a pack takes the datasets' place: nothing reads it."""
+    if config.data.get("packed") is None:
+        return
+    if OmegaConf.is_missing(config.data, "root"):
+        config.data.root = None
+    elif OmegaConf.is_dict(roots := config.data.get("root")):
+        for key in roots:
+            if OmegaConf.is_missing(roots, key):
+                roots[key] = None
 
 
 def domain_names(config: DictConfig) -> list[str]:
@@ -94,11 +107,12 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
     )
     # The memory layout that convolutions are fastest in, on CPUs and GPUs alike.
     model = model.to(memory_format=torch.channels_last)
+    check_optimizer(config)
     return SegmentationModule(
         model,
         loss=build_loss(config.loss, data),
         optimizer=build_optimizer(config),
-        scheduler=instantiate(config.scheduler),
+        scheduler=build_schedule(config),
         bias_lr_factor=config.bias_lr_factor,
         domain_statistics=config.domain_statistics,
         training_data={
@@ -123,9 +137,37 @@ def build_optimizer(config: DictConfig) -> Any:
     return instantiate(config.optimizer, **({"fused": False} if clipped and config.optimizer.get("fused") else {}))
 
 
+def check_optimizer(config: DictConfig) -> None:
+    """Make the optimiser over a number, for it to refuse its settings before anything is trained or written."""
+    try:
+        instantiate(config.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"optimizer: {str(error).splitlines()[0]}") from error
+
+
+def build_schedule(config: DictConfig) -> Any:
+    """The function of `config.scheduler`; None for a constant rate over an unknown number of steps.
+
+    Raises:
+        InputError: when the schedule needs a number of steps and the training has none.
+    """
+    trainer = config.trainer
+    endless = trainer.max_epochs == -1 or (trainer.max_epochs is None and trainer.max_time is not None)
+    if config.scheduler is None or trainer.max_steps != -1 or not endless or trainer.fast_dev_run:
+        return instantiate(config.scheduler)
+    if config.scheduler.get("_target_") == "fcnseg.training.optimisation.constant":
+        return None
+    raise InputError(
+        "scheduler: divides the number of steps, and the training has none; "
+        "expected trainer.max_steps, trainer.max_epochs or scheduler=constant"
+    )
+
+
 def build_trainer(config: DictConfig, folder: Path) -> Trainer:
     callbacks = [instantiate(c) for c in (config.callbacks or {}).values() if c is not None]
     loggers = [instantiate(c) for c in (config.logger or {}).values() if c is not None]
+    if not loggers:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     if config.trainer.precision == "auto":
         config.trainer.precision = fast_precision()
     check_precision(config.trainer.precision)

@@ -15,12 +15,13 @@ from pytorch_lightning.utilities import rank_zero_only
 from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
 from fcnseg.models import FCN, load_checkpoint
-from fcnseg.runs.building import build_data, build_module, build_trainer, check_statistics
-from fcnseg.runs.folder import check_settings, last_checkpoint, relative, save_config
+from fcnseg.runs.building import build_data, build_module, build_trainer, check_statistics, leave_out_roots
+from fcnseg.runs.folder import check_new, check_settings, last_checkpoint, relative, save_config
+from fcnseg.runs.processes import Training, know_rank, processes_of
 from fcnseg.runs.records import finished_score, keep_metrics, report, write_totals
 from fcnseg.runs.regimes import apply_regime
 from fcnseg.runs.resuming import AUTO, score_if_finished, stopped_at
-from fcnseg.runs.stages import Stage, check_new, check_stages, plan, resumed_folder
+from fcnseg.runs.stages import Stage, check_stages, check_unused, plan, resumed_folder
 
 
 def execute(config: DictConfig, folder: Path) -> float | None:
@@ -34,6 +35,9 @@ def execute(config: DictConfig, folder: Path) -> float | None:
         InputError: for settings that do not fit one another, the data or what is in the folder.
     """
     silence_warnings()
+    know_rank()
+    config.folder = str(folder)
+    leave_out_roots(config)
     apply_regime(config)
     resume = config.resume
     if resume == AUTO:
@@ -41,6 +45,8 @@ def execute(config: DictConfig, folder: Path) -> float | None:
             return score
         stopped = stopped_at(config, folder)
         config.resume = stopped and str(stopped)
+    elif resume is None or (config.stages is None and not Path(resume).resolve().is_relative_to(folder.resolve())):
+        check_new(config, folder)
     if config.stages is not None:
         return run_stages(config, folder)
     if config.resume is not None and not Path(config.resume).is_file():
@@ -64,7 +70,7 @@ def run_stages(config: DictConfig, folder: Path) -> float | None:
     config.folder = str(folder)
     stages = plan(config, folder)
     if config.resume is None:
-        check_new(folder, stages)
+        check_unused(folder, stages)
     check_stages(stages)
     if config.resume is None:
         save_config(config, folder)
@@ -74,27 +80,33 @@ def run_stages(config: DictConfig, folder: Path) -> float | None:
             announce_stage(stage, number, len(stages))
             if not stage.finished:
                 keep_metrics(stage.folder)
-                score = train(stage.config, stage.folder, stage.checkpoint)
+                score = train(stage.config, stage.folder, str(stage.checkpoint) if stage.checkpoint else None)
     write_totals(folder, stages)
     return finished_score(stages[-1].folder) if stages[-1].finished else score
 
 
-def train(config: DictConfig, folder: Path, resume: str | Path | None) -> float | None:
+def join(training: Training) -> None:
+    """Take part in a training that another process has begun and reports on."""
+    silence_warnings()
+    know_rank()
+    train(training.config, training.folder, training.resume)
+
+
+def train(config: DictConfig, folder: Path, resume: str | None) -> float | None:
     """One training, from its beginning or from a checkpoint, to the scores of its last weights."""
     seed_everything(config.seed, workers=True, verbose=False)
     data = build_data(config)
     module = build_module(config, data)
     if resume is not None:
-        check_resume(str(resume), module.model)
+        check_resume(resume, module.model)
     trainer = build_trainer(config, folder)
     check_statistics(config, data, trainer.world_size)
     save_config(config, folder)
     announce(trainer, module.model, data)
     started = time.monotonic()
-    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-    score = report(trainer, module.model, data, folder, seconds=time.monotonic() - started)
-    trainer.strategy.barrier("scored")  # no process leaves while the first one still scores
-    return score
+    with processes_of(trainer, Training(config, folder, resume)):
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+        return report(trainer, module.model, data, folder, seconds=time.monotonic() - started)
 
 
 @contextmanager

@@ -31,10 +31,54 @@ def last_checkpoint(folder: Path) -> Path:
     return folder / "checkpoints" / "last.ckpt"
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a run has begun in this folder."""
+    return any((folder / name).exists() for name in ("config.yaml", "checkpoints", "metrics.json"))
+
+
+@rank_zero_only
+def check_new(config: DictConfig, folder: Path) -> None:
+    """Refuse to begin a run where there is one already: files of both would be taken for those of one.
+
+    Raises:
+        InputError: naming the folder, or the setting that leads into another run's.
+    """
+    if holds_run(folder):
+        raise InputError(f"{relative(folder)}: holds a run already; resume=auto goes on with it, or give a new folder")
+    for key in (f"{group}.{name}" for group in ("callbacks", "logger") for name in config.get(group) or ()):
+        for kind in ("dirpath", "save_dir"):
+            path = OmegaConf.select(config, f"{key}.{kind}")
+            if path is None or Path(path).resolve().is_relative_to(folder.resolve()):
+                continue
+            if holds_run(other := Path(path)) or holds_run(other := other.parent):
+                raise InputError(
+                    f"{key}.{kind}={path}: lies in another run, {relative(other)}; expected a folder below ${{folder}}"
+                )
+
+
 @rank_zero_only
 def save_config(config: DictConfig, folder: Path) -> None:
+    """Write the config with all values resolved, but for the run's folder in other values.
+
+    A run that begins from the file with another `folder` then writes nothing into this one.
+    """
+    moved = deepcopy(config)
+    moved.folder = _PLACE
+    values = _replaced(OmegaConf.to_container(moved, resolve=True), _PLACE, "${folder}")
+    values["folder"] = str(config.folder)
     with replacing(folder / "config.yaml") as temporary:
-        temporary.write_text(OmegaConf.to_yaml(config, resolve=True))
+        temporary.write_text(OmegaConf.to_yaml(values))
+
+
+_PLACE = "<folder>"
+
+
+def _replaced(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _replaced(each, old, new) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_replaced(each, old, new) for each in value]
+    return value.replace(old, new) if isinstance(value, str) else value
 
 
 def saved_config(folder: Path) -> DictConfig:
@@ -60,7 +104,7 @@ def check_settings(config: DictConfig, folder: Path) -> None:
         if OmegaConf.select(each, "trainer.precision") == "auto":
             each.trainer.precision = fast_precision()
     ours = OmegaConf.to_container(config, resolve=True)
-    theirs = OmegaConf.to_container(saved)
+    theirs = OmegaConf.to_container(saved, resolve=True)
     for key, now, then in _differences(ours, theirs):
         if key != "resume":
             raise InputError(f"resume={folder}: it began with {key}={shown(then)}, this run has {key}={shown(now)}")

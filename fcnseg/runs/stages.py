@@ -20,7 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from fcnseg.errors import InputError
 from fcnseg.runs.building import build_data
-from fcnseg.runs.folder import last_checkpoint, saved_config, shown
+from fcnseg.runs.folder import last_checkpoint, relative, saved_config, shown
 
 RUN_KEYS = ("stages", "regime", "resume", "folder", "name")
 """What belongs to the whole run and no stage can set."""
@@ -94,10 +94,10 @@ def resumed_folder(resume: str) -> Path:
 
 
 @rank_zero_only
-def check_new(folder: Path, stages: list[Stage]) -> None:
-    """Refuse a folder in which there is a staged run, whose files would be taken for those of a new one."""
+def check_unused(folder: Path, stages: list[Stage]) -> None:
+    """Refuse a folder with those of stages in it, whose files would be taken for those of new ones."""
     if any(stage.folder.exists() for stage in stages):
-        raise InputError(f"{folder}: holds a staged run already; resume={folder} goes on with it")
+        raise InputError(f"{relative(folder)}: holds stages of a run already; expected a new folder")
 
 
 def check_stages(stages: list[Stage]) -> None:

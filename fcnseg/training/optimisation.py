@@ -8,6 +8,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR, StepLR
 
+from fcnseg.errors import InputError
+
 
 def parameter_groups(
     model: nn.Module, lr: float, weight_decay: float, bias_lr_factor: float = 2.0
@@ -42,6 +44,37 @@ def default_of(optimizer: Callable[..., Optimizer], option: str, otherwise: floa
     return otherwise if parameter is None or parameter.default is parameter.empty else float(parameter.default)
 
 
+class _OfOneLength:
+    """A schedule that goes on from a checkpoint of a training of its own length alone.
+
+    Those of torch take the length of the interrupted training over, so that one which was to be longer ends in an
+    error, or learns nothing at a rate of zero.
+    """
+
+    length: str
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        then, now = state_dict.get(self.length), getattr(self, self.length)
+        if then is not None and then != now:
+            raise InputError(
+                f"resume: the learning rate follows a schedule over {then} steps, and over {now} in this run; expected "
+                "the same trainer.max_epochs and max_steps (model.weights=CHECKPOINT begins anew from the weights)"
+            )
+        super().load_state_dict(state_dict)  # type: ignore[misc]
+
+
+class _Poly(_OfOneLength, PolynomialLR):
+    length = "total_iters"
+
+
+class _Step(_OfOneLength, StepLR):
+    length = "step_size"
+
+
+class _OneCycle(_OfOneLength, OneCycleLR):
+    length = "total_steps"
+
+
 def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
     """A fixed learning rate, as the reference trains."""
     return PolynomialLR(optimizer, total_iters=total_steps, power=0.0)
@@ -49,12 +82,12 @@ def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
 
 def poly(optimizer: Optimizer, total_steps: int, power: float = 0.9) -> LRScheduler:
     """The learning rate falls to zero as (1 - step / total_steps) ** power."""
-    return PolynomialLR(optimizer, total_iters=total_steps, power=power)
+    return _Poly(optimizer, total_iters=total_steps, power=power)
 
 
 def step(optimizer: Optimizer, total_steps: int, every: float = 0.33, factor: float = 0.1) -> LRScheduler:
     """Multiply the learning rate by `factor` after each share `every` of all steps, as DIGITS does by default."""
-    return StepLR(optimizer, max(1, round(every * total_steps)), factor)
+    return _Step(optimizer, max(1, round(every * total_steps)), factor)
 
 
 def one_cycle(optimizer: Optimizer, total_steps: int, warmup: float = 0.1, **options: Any) -> LRScheduler:
@@ -65,4 +98,4 @@ def one_cycle(optimizer: Optimizer, total_steps: int, warmup: float = 0.1, **opt
     peaks = [group["lr"] for group in optimizer.param_groups]
     # A rise needs two steps: OneCycleLR divides by zero where the warm-up is exactly one step long.
     rise = warmup if warmup * total_steps > 1 else 0.0
-    return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=rise, **options)
+    return _OneCycle(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=rise, **options)

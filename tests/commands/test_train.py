@@ -161,7 +161,7 @@ def test_bgc_batches_reach_the_trainer(fcnseg, camvid, tmp_path, capsys):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (metrics["step"], metrics["images_seen"]) == (2, {"camvid": 6, "synthetic": 4})
 
-    assert fcnseg(*settings(camvid, epochs=1), *bgc, "loss.domain_weights={real:1}") == 2
+    assert fcnseg(*settings(camvid, epochs=1), *bgc, "loss.domain_weights={real:1}", "hydra.run.dir=other") == 2
     line = capsys.readouterr().err.strip()
     assert line.endswith("domain_weights {'real': 1}: expected a weight for each of the domains camvid, synthetic")
     assert "\n" not in line
@@ -206,7 +206,7 @@ def test_fine_tuning_and_single_domains_are_a_choice_of_domains(fcnseg, camvid, 
     metrics = [json.loads((tmp_path / "run" / name / "metrics.json").read_text()) for name in ("before", "after")]
     assert [(each["step"], each["images_seen"]) for each in metrics] == [(4, {"synthetic": 20}), (3, {"camvid": 15})]
     for wrong in ("[real]", "[]", "camvid"):
-        assert fcnseg(*settings(camvid, epochs=1), *bgc, f"data.domains={wrong}") == 2
+        assert fcnseg(*settings(camvid, epochs=1), *bgc, f"data.domains={wrong}", "hydra.run.dir=other") == 2
         line = capsys.readouterr().err.strip()
         assert line.startswith("fcnseg: data.domains=")
         assert line.endswith(": expected a list of names out of camvid, synthetic")
@@ -224,7 +224,7 @@ def test_parts_of_a_domain(fcnseg, camvid, capsys):
         "0.5": "data.parts=0.5: expected a mapping such as {camvid: {share: 0.25, start: 0.5}}",
         "{camvid: {share: 2}}": "share=2: expected a part of a dataset, above 0 and at most 1",
     }.items():
-        assert fcnseg(*settings(camvid, epochs=1), *bgc, f"data.parts={wrong}") == 2
+        assert fcnseg(*settings(camvid, epochs=1), *bgc, f"data.parts={wrong}", "hydra.run.dir=other") == 2
         assert capsys.readouterr().err.strip().endswith(expected)
 
 

@@ -1,0 +1,89 @@
+"""From settings to a training: what does without a logger, a number of steps or the data's root, and what not."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands.processes import SETTINGS
+
+SMALL = ("train", "data=camvid", *SETTINGS)
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.slow
+def test_without_a_logger(fcnseg, camvid, tmp_path):
+    settings = [each for each in SMALL if not each.startswith("logger.")]
+    once = ("trainer.max_epochs=1", "logger=none", "hydra.run.dir=run")
+    assert fcnseg(*settings, f"data.root={camvid}", *once) == 0
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "metrics.json" in files
+    assert not files & {"metrics.csv", "tensorboard"}
+
+
+@pytest.mark.slow
+def test_a_training_that_a_time_ends(fcnseg, camvid, tmp_path, capsys):
+    limits = (f"data.root={camvid}", "trainer.max_epochs=-1", "trainer.max_time=00:00:00:02", "optimizer.lr=0.001")
+    assert fcnseg(*SMALL, *limits, "hydra.run.dir=run") == 0
+    content = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["global_step"] > 0
+    assert content["optimizer_states"][0]["param_groups"][0]["lr"] == 0.001
+    capsys.readouterr()
+    for schedule in ("one_cycle", "poly", "step"):
+        assert fcnseg(*SMALL, *limits, f"scheduler={schedule}", "hydra.run.dir=other") == 2
+        assert one_line(capsys) == (
+            "fcnseg: scheduler: divides the number of steps, and the training has none; "
+            "expected trainer.max_steps, trainer.max_epochs or scheduler=constant"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("schedule", "of"),
+    [("one_cycle", "8 steps, and over 12"), ("poly", "8 steps, and over 12"), ("step", "3 steps, and over 4")],
+)
+def test_a_schedule_goes_on_over_its_own_length_alone(fcnseg, camvid, tmp_path, capsys, schedule, of):
+    """Two steps an epoch. Of `step` it is the steps to a fall, a third of all, that are compared."""
+    settings = (*SMALL, f"data.root={camvid}", f"scheduler={schedule}")
+    assert fcnseg(*settings, "trainer.max_epochs=4", "hydra.run.dir=run") == 0
+    capsys.readouterr()
+    resume = "resume=run/checkpoints/last.ckpt"
+    assert fcnseg(*settings, "trainer.max_epochs=6", resume, "hydra.run.dir=longer") == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith(f"fcnseg: resume: the learning rate follows a schedule over {of} in this run; expected")
+    assert not (tmp_path / "longer" / "checkpoints").exists(), "before anything is trained"
+    assert fcnseg(*settings, "trainer.max_epochs=4", resume, "hydra.run.dir=same") == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (("optimizer.lr=-1",), "fcnseg: optimizer: Invalid learning rate: -1"),
+        (("optimizer=sgd", "optimizer.momentum=-3"), "fcnseg: optimizer: Invalid momentum value: -3"),
+        (("hydra.run.dir=file",), "fcnseg: file: File exists"),
+        (("hydra.run.dir=file/run",), "fcnseg: file/run: Not a directory"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_before_anything_is_trained(fcnseg, camvid, tmp_path, capsys, settings, expected):
+    (tmp_path / "file").touch()
+    assert fcnseg(*SMALL, f"data.root={camvid}", "trainer.max_steps=1", "hydra.run.dir=run", *settings) == 2
+    assert one_line(capsys) == expected
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regime", [(), ("regime=real",)])
+def test_a_pack_needs_no_root(fcnseg: Callable[..., int], camvid: Path, tmp_path: Path, regime):
+    """As `fcnseg data pack` says when it is done."""
+    assert fcnseg("data", "pack", "data=camvid", f"data.root={camvid}", "output=packed") == 0
+    assert fcnseg(*SMALL, "data.packed=packed", "trainer.max_steps=2", "hydra.run.dir=run", *regime) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["images_seen"] == {"camvid": 8}
+    assert fcnseg("evaluate", "checkpoint=run/checkpoints/last.ckpt", "data=camvid", "data.packed=packed") == 0
