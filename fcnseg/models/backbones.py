@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 _CAFFE_PADDING = 100
@@ -119,9 +120,17 @@ def _alexnet(
         if i in (1, 2, 5):
             layers[f"pool{i}"] = nn.MaxPool2d(3, 2, ceil_mode=True)
         if normalise and i in (1, 2):
-            layers[f"norm{i}"] = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75)
+            layers[f"norm{i}"] = LocalResponseNorm(5, alpha=1e-4, beta=0.75)
     tap_channels = (widths[0], widths[1], widths[4])
     return Chain(layers, ("pool1", "pool2", "pool5"), tap_channels, 6, scaled(4096, width))
+
+
+class LocalResponseNorm(nn.LocalResponseNorm):
+    """torch's, in float32 where the input has half precision, for which torch's fails on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = x.dtype in (torch.float16, torch.bfloat16)
+        return super().forward(x.float()).to(x.dtype) if half else super().forward(x)
 
 
 class _Builder(Protocol):

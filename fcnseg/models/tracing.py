@@ -76,7 +76,11 @@ def trace_network(network: nn.Module, in_channels: int, size: tuple[int, int] = 
     Raises:
         GeometryError: when an output's place cannot be told, with the reason, or the network does not run.
     """
-    values = {name: t.to("meta") for name, t in (*network.named_parameters(), *network.named_buffers())}
+    # Shapes count alone; in float32, as the image is, whatever the network's precision.
+    values = {
+        name: t.to("meta", torch.float32 if t.is_floating_point() else t.dtype)
+        for name, t in (*network.named_parameters(), *network.named_buffers())
+    }
     tracer = _Tracer()
     image = torch.empty(1, in_channels, *size, device="meta")
     tracer.places[id(image)] = GridPlacement()

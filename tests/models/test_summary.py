@@ -94,6 +94,12 @@ def test_json_has_everything() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ["fcn8s_caffenet", "fcn32s_resnet18"])
+def test_a_network_of_another_precision_has_the_same_layers(name: str, dtype: torch.dtype) -> None:
+    assert summarise(on_paper(name).to(dtype)) == summarise(on_paper(name))
+
+
 def test_sizes_that_are_none() -> None:
     with pytest.raises(InputError, match=r"input_size=\[0, 5\]: expected a height and a width"):
         summarise(on_paper("fcn8s_alexnet"), (0, 5))
