@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import random
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -386,3 +388,42 @@ def test_weights_that_do_not_fit(folder: Path, key: str, value: torch.Tensor | N
 def test_what_is_neither_a_path_nor_a_name_is_refused_at_once(tmp_path: Path, source: str, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     assert_refused(source, f"{source}: no such file or folder, and no name on the Hub")
+
+
+# Nothing but the file itself
+
+
+@pytest.fixture
+def seen() -> Iterator[list[str]]:
+    """The files that Python opens from here on, and its ways to the network."""
+    events: list[str] = []
+    watching = True
+
+    def watch(event: str, arguments: tuple) -> None:
+        if watching and (event == "open" or event.startswith(("socket.", "urllib."))):
+            events.append(f"{event} {arguments[0]}")
+
+    sys.addaudithook(watch)
+    yield events
+    watching = False  # an audit hook cannot be taken away
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "demo", "fitting.pth"])
+@pytest.mark.parametrize("kind", ["checkpoint", "folder"])
+def test_weights_that_a_spec_names_are_neither_opened_nor_downloaded(
+    net: FCN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[str], kind: str, weights: str
+) -> None:
+    """`create_model` takes weights by name or path; a spec does not, or a file could make us read any other."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    named = str(saved(tmp_path / weights, net.state_dict())) if weights.endswith(".pth") else weights
+    if kind == "checkpoint":
+        path = saved(tmp_path / "last.ckpt", checkpoint(net, weights=named))
+    else:
+        path = tmp_path / "model"
+        net.save_pretrained(path)
+        edit(path / "config.json", architecture=net.spec.to_dict() | {"weights": named})
+    seen.clear()
+    assert_refused(path, str(path), "'weights'")
+    own = {"last.ckpt"} if kind == "checkpoint" else {"config.json", "model.safetensors"}
+    assert seen
+    assert {Path(event.removeprefix("open ")).name for event in seen} <= own
