@@ -87,13 +87,7 @@ def convolutions(model: FCN) -> Iterator[tuple[str, nn.Conv2d]]:
 
 
 class TestSizes:
-    """Logits have the image's size, whatever it is."""
-
-    @pytest.mark.parametrize(("name", "padding"), EVERY_MODEL)
-    def test_of_every_model(self, name: str, padding: str) -> None:
-        model = give_scores(small(name, padding))
-        for size in [(1, 1), (1, 7), (31, 33), (32, 32), (64, 65), (97, 16)]:
-            self.assert_size(model, size)
+    """Logits have the image's size, whatever it is; `test_contract.py` has some sizes for every model."""
 
     @settings(max_examples=60, deadline=None)
     @given(st.integers(1, 80), st.integers(1, 80))
@@ -310,13 +304,6 @@ class TestUpsampling:
 
 
 class TestScores:
-    @pytest.mark.parametrize(("name", "padding"), EVERY_MODEL)
-    def test_a_new_model_is_indifferent(self, name: str, padding: str) -> None:
-        """Score layers start at zero, and so do the logits."""
-        model = small(name, padding)
-        with torch.inference_mode():
-            assert not model(torch.randn(1, 3, 40, 50)).any()
-
     @pytest.mark.parametrize("padding", PADDINGS)
     def test_logits_are_the_sum_of_the_skips(self, padding: str) -> None:
         """FCN-8s is linear in its score layers: each alone, and their sum, give the whole."""
