@@ -3,10 +3,6 @@
 The datasets here write the index of a sample into its pixels, so that a batch tells what it holds.
 """
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +15,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from fcnseg.data import CamVid, CityScenes
+from fcnseg.data import CamVid
 from fcnseg.data.datamodule import SegmentationData
 from fcnseg.data.storage.packing import Packed, Packing, pack
 from fcnseg.data.transforms import street_pipeline
@@ -234,51 +230,6 @@ def test_validation_shows_every_image_once_over_all_processes(world: int) -> Non
     for batch in loaded[len(batches) :]:  # a process without an image takes part in the sums with one that has no label
         assert (batch["mask"][0] == 255).all()
     assert len(loaded) == max(len(batches), world)
-
-
-PLAIN_VALIDATION = """
-import json
-import sys
-import pytorch_lightning as pl
-import torch
-import fcnseg
-from fcnseg.data import CityScenes, SegmentationData
-from fcnseg.training import SegmentationModule
-
-torch.manual_seed(0)
-module = SegmentationModule(fcnseg.create_model("fcn32s_vgg16", num_classes=11, width=0.05))
-torch.nn.init.normal_(module.model.score_fr.weight)
-options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-processes = int(sys.argv[1])
-trainer = pl.Trainer(accelerator="cpu", devices=processes, strategy="ddp" if processes > 1 else "auto", **options)
-for length in (7, 1):
-    data = SegmentationData({}, CityScenes(length, seed=1, size=(24, 32)), size=(24, 32), num_workers=0)
-    (logged,) = trainer.validate(module, data, verbose=False)
-    if trainer.is_global_zero:
-        print(json.dumps([logged["val/loss"], *module.last_scores.pixels]))
-if processes > 1:
-    torch.distributed.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_a_plain_trainer_on_two_processes_scores_every_image_once(tmp_path: Path) -> None:
-    """Without use_distributed_sampler=False, which few would think of; one image on two processes as well."""
-    script = tmp_path / "validate.py"
-    script.write_text(PLAIN_VALIDATION)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")}
-    found = []
-    for processes in ("1", "2"):
-        command = [sys.executable, script, processes]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-        assert done.returncode == 0, done.stderr
-        found.append([json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")])
-    scenes = CityScenes(7, seed=1, size=(24, 32))
-    for one, two, length in zip(*found, (7, 1), strict=True):
-        counted = np.bincount(np.concatenate([scenes[i][1].ravel() for i in range(length)]), minlength=256)[:11]
-        assert one[1:] == two[1:] == counted.tolist()
-        assert two[0] == pytest.approx(one[0], rel=1e-6)
-        assert one[0] > 0.1
 
 
 def test_validation_resizes_images_and_leaves_masks_as_they_are() -> None:
