@@ -87,8 +87,6 @@ def train(processes: int, setting: str, precision: str, steps: int, lr: float | 
     trainer.fit(module, data)
     if trainer.is_global_zero:
         torch.save({"began": began, "ended": model.state_dict(), "losses": losses.seen}, output)
-    if processes > 1:
-        torch.distributed.destroy_process_group()
 
 
 class Losses(pl.Callback):
@@ -101,17 +99,23 @@ class Losses(pl.Callback):
         self.seen.append(float(trainer.callback_metrics["train/loss"]))
 
 
-def run(
-    processes: int, setting: str, precision: str, steps: int, folder: Path, lr: float | None = None
-) -> dict[str, Any]:
-    """Train in a process of its own, which starts the others; returns what it wrote."""
-    output = folder / f"{setting} {precision} {processes}.pt"
-    work = json.dumps([processes, setting, precision, steps, lr, str(output)])
+def run(processes: int, trainings: list[tuple[str, str, int, float | None]], folder: Path) -> list[dict[str, Any]]:
+    """Train one after the other in a process of its own, which starts the others; returns what each one wrote.
+
+    Args:
+        processes: how many train together.
+        trainings: setting, precision, steps and learning rate, None for the setting's own.
+        folder: for the files.
+    """
+    outputs = [folder / f"{number} of {processes}.pt" for number in range(len(trainings))]
+    work = json.dumps(
+        [[processes, *training, str(output)] for training, output in zip(trainings, outputs, strict=True)]
+    )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, __file__, "--work", work], env=environment, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{setting}, {processes} processes: {done.stderr[-3000:]}")
-    return torch.load(output, weights_only=True)
+        raise RuntimeError(f"{trainings}, {processes} processes: {done.stderr[-3000:]}")
+    return [torch.load(output, weights_only=True) for output in outputs]
 
 
 def compare(one: dict[str, Any], several: dict[str, Any]) -> tuple[float, float, float]:
@@ -137,17 +141,19 @@ def main() -> None:
     parser.add_argument("--work", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        *work, output = json.loads(arguments.work)
-        train(*work, Path(output))
+        for *work, output in json.loads(arguments.work):
+            train(*work, Path(output))
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
         return
     print("| training | processes | float32, weights | their way | losses | float64, weights | their way |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for setting in arguments.settings:
-            work = partial(run, setting=setting, steps=arguments.steps, folder=Path(folder), lr=arguments.lr)
-            one = {precision: work(1, precision=precision) for precision in PRECISIONS}
+            work = [(setting, precision, arguments.steps, arguments.lr) for precision in PRECISIONS]
+            one = run(1, work, Path(folder))
             for processes in (n for n in arguments.processes if n > 1):
-                found = [compare(one[precision], work(processes, precision=precision)) for precision in PRECISIONS]
+                found = [compare(*pair) for pair in zip(one, run(processes, work, Path(folder)), strict=True)]
                 cells = [f"{value:.0e}" for value in (*found[0], *found[1][:2])]
                 print(f"| {setting} | {processes} | {' | '.join(cells)} |", flush=True)
 
