@@ -51,4 +51,4 @@ def test_weights_of_16_bits_are_refused(precision):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed", "64-true", 32])
 def test_others_are_not(precision):
-    check_precision(precision)
+    assert check_precision(precision) is None
