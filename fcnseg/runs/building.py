@@ -67,7 +67,7 @@ def domain_names(config: DictConfig) -> list[str]:
 
 
 def _take_parts(arguments: DictConfig, parts: Any) -> None:
-    """Put a `Part` in the place of each of the domains named."""
+    """Put a `Subset` in the place of each of the domains named."""
     example = f"expected a mapping such as {{{next(iter(arguments.train))}: {{share: 0.25, start: 0.5}}}}"
     if not isinstance(parts, DictConfig):
         raise InputError(f"data.parts={parts}: {example}")
