@@ -2,6 +2,7 @@
 
 import sys
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from typing import NoReturn
 
@@ -49,9 +50,8 @@ def main() -> None:
     overrides = arguments[command.count(" ") + 1 :]
     try:
         command_module = import_module(f"fcnseg.commands.{module}")
-        if command == "train" and command_module.join_others():
-            return
-        configuration.run(module, overrides, command_module.run)
+        run = partial(configuration.run, module, overrides, command_module.run)
+        command_module.take_part(run) if command == "train" else run()
     except KeyboardInterrupt:
         fail("interrupted", code=130)
     except Exception as error:

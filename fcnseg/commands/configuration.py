@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import fcnseg
-from fcnseg.errors import InputError
+from fcnseg.errors import causes, mistake
 
 
 def config_folder() -> Path:
@@ -95,10 +95,9 @@ def run(command: str, overrides: Sequence[str], task: Callable[[DictConfig], Any
 
 def explain(error: BaseException, command: str, overrides: list[str]) -> str | None:
     """One line for a mistake of the user; None for a fault of the program."""
-    chain = list(_causes(error))
-    for cause in chain:
-        if isinstance(cause, InputError):
-            return _own_message(cause)
+    if (message := mistake(error)) is not None:
+        return message
+    chain = list(causes(error))
     for cause in chain:
         if isinstance(cause, MissingConfigException):
             return _missing_option(cause)
@@ -126,18 +125,6 @@ def explain(error: BaseException, command: str, overrides: list[str]) -> str | N
     if isinstance(chain[-1], TypeError | ValueError) and any(isinstance(c, InstantiationException) for c in chain):
         return _first_line(str(chain[-1]))
     return _first_line(str(error)) if isinstance(error, HydraException | OmegaConfBaseException) else None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _own_message(error: InputError) -> str:
-    """The message, also when a data worker has wrapped it in its traceback."""
-    text = str(error)
-    return text.strip().splitlines()[-1].split("InputError: ", 1)[-1] if "Traceback" in text else text
 
 
 def _first_line(text: str) -> str:

@@ -1,12 +1,14 @@
 """`fcnseg train`: train a network, as the config says."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fcnseg.runs.execution import execute, join
+from fcnseg.runs.execution import execute, join, join_all
 from fcnseg.runs.folder import output_folder
-from fcnseg.runs.processes import told
+from fcnseg.runs.processes import part, rank, told
 
 
 def run(config: DictConfig) -> float | None:
@@ -14,9 +16,15 @@ def run(config: DictConfig) -> float | None:
     return execute(config, Path(config.folder or output_folder()))
 
 
-def join_others() -> bool:
-    """Take part in the training of the process that has started this one; False where none has."""
-    if (training := told()) is None:
-        return False
-    join(training)
-    return True
+def take_part(command: Callable[[], None]) -> None:
+    """Carry out the command in the first of all processes; the others take part in whatever it trains."""
+    if (training := told()) is not None:
+        return join(training)
+    if rank() > 0:
+        sys.exit(2 if join_all() else 0)
+    try:
+        command()
+    except BaseException as error:
+        part(error)
+        raise
+    part(None)

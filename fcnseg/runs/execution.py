@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +14,11 @@ from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.utilities import rank_zero_only
 
 from fcnseg.data import SegmentationData
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, mistake
 from fcnseg.models import FCN, load_checkpoint
 from fcnseg.runs.building import build_data, build_module, build_trainer, check_statistics, leave_out_roots
 from fcnseg.runs.folder import check_new, check_settings, last_checkpoint, relative, save_config
-from fcnseg.runs.processes import Training, know_rank, processes_of
+from fcnseg.runs.processes import Training, know_rank, meet, preparing, training_together, trainings
 from fcnseg.runs.records import finished_score, keep_metrics, report, write_totals
 from fcnseg.runs.regimes import apply_regime
 from fcnseg.runs.resuming import AUTO, score_if_finished, stopped_at
@@ -56,7 +57,7 @@ def execute(config: DictConfig, folder: Path) -> float | None:
     if resume is not None:
         keep_metrics(folder)
     with say_how_to_go_on(last_checkpoint(folder)):
-        return train(config, folder, config.resume)
+        return train(Training(config, folder, config.resume))
 
 
 def run_stages(config: DictConfig, folder: Path) -> float | None:
@@ -80,7 +81,8 @@ def run_stages(config: DictConfig, folder: Path) -> float | None:
             announce_stage(stage, number, len(stages))
             if not stage.finished:
                 keep_metrics(stage.folder)
-                score = train(stage.config, stage.folder, str(stage.checkpoint) if stage.checkpoint else None)
+                resume = None if stage.checkpoint is None else str(stage.checkpoint)
+                score = train(Training(stage.config, stage.folder, resume))
     write_totals(folder, stages)
     return finished_score(stages[-1].folder) if stages[-1].finished else score
 
@@ -89,22 +91,38 @@ def join(training: Training) -> None:
     """Take part in a training that another process has begun and reports on."""
     silence_warnings()
     know_rank()
-    train(training.config, training.folder, training.resume)
+    train(training)
 
 
-def train(config: DictConfig, folder: Path, resume: str | None) -> float | None:
+def join_all() -> bool:
+    """Take part in all trainings of the process beside which this one was started; returns whether one failed."""
+    failed = False
+    for training in trainings():
+        try:
+            join(training)
+        except Exception as error:
+            failed = True
+            if mistake(error) is None:  # else the first process hears of it, and shows it
+                traceback.print_exc()
+    return failed
+
+
+def train(training: Training) -> float | None:
     """One training, from its beginning or from a checkpoint, to the scores of its last weights."""
+    config, folder, resume = training.config, training.folder, training.resume
     seed_everything(config.seed, workers=True, verbose=False)
-    data = build_data(config)
-    module = build_module(config, data)
-    if resume is not None:
-        check_resume(resume, module.model)
     trainer = build_trainer(config, folder)
-    check_statistics(config, data, trainer.world_size)
-    save_config(config, folder)
+    meeting = meet(trainer)
+    with preparing(training, meeting) as training:
+        data = build_data(config)
+        module = build_module(config, data)
+        if resume is not None:
+            check_resume(resume, module.model)
+        check_statistics(config, data, trainer.world_size)
+        save_config(config, folder)
     announce(trainer, module.model, data)
     started = time.monotonic()
-    with processes_of(trainer, Training(config, folder, resume)):
+    with training_together(trainer, training, meeting):
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
         return report(trainer, module.model, data, folder, seconds=time.monotonic() - started)
 
@@ -153,7 +171,8 @@ def announce(trainer: Trainer, model: FCN, data: SegmentationData) -> None:
 
 def silence_warnings() -> None:
     """Leave out the frameworks' remarks on which a user need not act; their warnings otherwise stay."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         "Experiment logs directory .* exists",  # it is the run's folder, new and ours
         "The number of training batches .* is smaller than the logging interval",

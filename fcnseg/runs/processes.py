@@ -1,23 +1,29 @@
-"""The processes of one training: the first decides what is trained and where, those started beside it are told."""
+"""The processes of one training: the first decides what is trained and where, those beside it are told."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Any
 
 import torch.distributed
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
+from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 
-TOLD = "FCNSEG_TRAINING"
-"""Environment variable by which the first process tells those that Lightning starts for it what to train."""
+from fcnseg.errors import InputError
+from fcnseg.runs.folder import relative
+from fcnseg.runs.meeting import First, Other, Started, open_store, started
 
-LAUNCHER = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What Lightning's launcher sets for its processes, and leaves behind in the first one."""
+TOLD = "FCNSEG_TRAINING"
+"""Environment variable by which a process tells those that Lightning starts for it what to train."""
+
+LAUNCHER = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE")
+"""What a training changes in the environment, and is as before after it."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +34,20 @@ class Training:
         config: with every value resolved.
         folder: where its checkpoints and scores go.
         resume: the checkpoint that it goes on from.
+        port: where its processes find one another, on the first one's machine; None: Lightning's choice.
     """
 
     config: DictConfig
     folder: Path
     resume: str | None
+    port: int | None = None
 
 
 def told() -> Training | None:
     """The training for which Lightning has started this process; None in a process that decides for itself."""
     if int(os.environ.get("LOCAL_RANK", 0)) == 0 or TOLD not in os.environ:
         return None
-    written = OmegaConf.create(os.environ[TOLD])
-    assert isinstance(written, DictConfig)
-    return Training(written.config, Path(written.folder), written.resume)
+    return _read(os.environ[TOLD])
 
 
 def know_rank() -> None:
@@ -51,36 +57,121 @@ def know_rank() -> None:
 
 def rank() -> int:
     """The number of this process among all; any number but 0 where only its node's is known, and is not 0."""
-    if "RANK" in os.environ:  # torchrun
-        return int(os.environ["RANK"])
-    # As Lightning has it: SLURM counts processes also where it is not the one that starts those of a training.
-    within = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", 0)))
-    return within or int(os.environ.get("NODE_RANK", 0))
+    start = started()
+    return 0 if start is None else start.rank
+
+
+_meeting: First | Other | None = None
+"""Open from the first training on until this process ends."""
+
+
+def trainings() -> Iterator[Training]:
+    """In a process that is not the first of those started by someone else: one training after the other."""
+    global _meeting
+    start = started()
+    assert start is not None
+    meeting = _meeting = Other(open_store(start))
+    while (text := meeting.hear()) is not None:
+        yield _read(text)
+
+
+def meet(trainer: Trainer) -> First | Other | None:
+    """Where this process meets those that someone else has started beside it; None where Lightning starts all others.
+
+    Raises:
+        InputError: when other processes are there than the trainer's settings make.
+    """
+    global _meeting
+    if _meeting is not None or told() is not None:
+        return _meeting
+    cluster = getattr(trainer.strategy, "cluster_environment", None)
+    expected, start = trainer.num_devices * trainer.num_nodes, started()
+    if start is not None and start.count not in (None, expected):
+        raise InputError(
+            f"{start.by} has started {start.count} processes, trainer.devices times trainer.num_nodes is {expected}; "
+            f"expected as many, such as trainer=ddp trainer.devices={start.count}"
+        )
+    if start is None and expected > 1 and isinstance(cluster, SLURMEnvironment):
+        raise InputError("in a SLURM job srun starts the processes; expected srun fcnseg train ...")
+    if not isinstance(cluster, LightningEnvironment | SLURMEnvironment | TorchElasticEnvironment):
+        return None
+    others = (expected if cluster.creates_processes_externally else trainer.num_nodes) - 1
+    if others > 0:
+        _meeting = First(open_store(start or Started("hand", 0, None)), others)
+    return _meeting
+
+
+def part(error: BaseException | None) -> None:
+    """At the end of the first process: let those beside it leave, also where it failed before it met them."""
+    global _meeting
+    start = started()
+    with suppress(InputError):
+        if _meeting is None and start is not None and start.rank == 0 and start.count is not None:
+            _meeting = First(open_store(start), start.count - 1)
+    if isinstance(_meeting, First):
+        _meeting.end(None if isinstance(error, SystemExit) and not error.code else error)
+    _meeting = None
 
 
 @contextmanager
-def processes_of(trainer: Trainer, training: Training) -> Iterator[None]:
+def preparing(training: Training, meeting: First | Other | None) -> Iterator[Training]:
+    """Let all processes prepare the training in the block side by side, and go on when each of them has.
+
+    Raises:
+        InputError: what keeps another process from it.
+    """
+    if meeting is None:
+        yield training
+        return
+    if isinstance(meeting, First):
+        training = replace(training, port=find_free_network_port())
+        meeting.tell(_written(training))
+    try:
+        for number, path in enumerate(_begun_from(training)):
+            meeting.share(f"file {number}", path)
+        yield training
+    except BaseException as error:
+        meeting.agree(error)
+        raise
+    meeting.agree(None)
+
+
+def _begun_from(training: Training) -> list[Path]:
+    """Files of this run that the training starts from, which only the first process's disk need have."""
+    weights, run = training.config.model.get("weights"), training.folder.absolute().parent
+    files = [] if training.resume is None else [Path(training.resume)]
+    return [*files, Path(weights)] if weights and Path(weights).absolute().is_relative_to(run) else files
+
+
+@contextmanager
+def training_together(trainer: Trainer, training: Training, meeting: First | Other | None) -> Iterator[None]:
     """Tell the processes that Lightning starts during this what to train, and end them with it.
 
     So they need not compose a config, name a folder by the time or look into one. Afterwards this process is alone
-    again, as it was, and the next stage or the next run of a sweep starts processes of its own.
+    again, as it was, and the next stage or the next run of a sweep opens a group of its own.
+
+    Raises:
+        InputError: what ended the training in a process that someone else has started.
     """
-    if "LOCAL_RANK" in os.environ:  # one of several processes that someone else has started
-        yield
-        trainer.strategy.barrier()
-        return
     before = {key: os.environ.get(key) for key in (*LAUNCHER, TOLD)}
     os.environ[TOLD] = _written(training)
+    if training.port is not None:  # not where the processes meet, which stays open
+        os.environ.update(MASTER_PORT=str(training.port), TORCHELASTIC_USE_AGENT_STORE=str(False))
     patience = 0.0
     try:
         yield
         trainer.strategy.barrier()  # none leaves while another one still scores
         patience = 60.0
+    except Exception as error:
+        if meeting is not None:  # an error of the connection comes from one elsewhere
+            if not isinstance(error, InputError) and (line := meeting.complaint(patience=5)):
+                raise InputError(line) from error
+            meeting.complain(error)
+        raise
     finally:
-        if processes := getattr(trainer.strategy.launcher, "procs", []):
-            if torch.distributed.is_initialized():
-                torch.distributed.destroy_process_group()
-            _end(processes, patience)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        _end(getattr(trainer.strategy.launcher, "procs", []), patience)
         for key, value in before.items():
             os.environ.pop(key, None)
             if value is not None:
@@ -88,8 +179,23 @@ def processes_of(trainer: Trainer, training: Training) -> Iterator[None]:
 
 
 def _written(training: Training) -> str:
-    config = OmegaConf.to_container(training.config, resolve=True)
-    return OmegaConf.to_yaml({"config": config, "folder": str(training.folder), "resume": training.resume})
+    """The training as text, in which paths below the working directory are relative to it: others may have another."""
+    written = {**vars(training), "config": OmegaConf.to_container(training.config, resolve=True)}
+    return OmegaConf.to_yaml(_relative(written))
+
+
+def _read(text: str) -> Training:
+    written = OmegaConf.create(text)
+    assert isinstance(written, DictConfig)
+    return Training(written.config, Path(written.folder), written.resume, written.port)
+
+
+def _relative(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _relative(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_relative(each) for each in value]
+    return relative(value) if isinstance(value, Path) or (isinstance(value, str) and value.startswith("/")) else value
 
 
 def _end(processes: list[Any], patience: float) -> None:

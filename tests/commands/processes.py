@@ -29,11 +29,18 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def in_a_process(arguments: list[str], folder: Path) -> subprocess.Popen:
+def in_a_process(arguments: list[str], folder: Path, **variables: object) -> subprocess.Popen:
+    """The `fcnseg` command in a process of its own, with more environment variables."""
+    return start(["fcnseg", *arguments], folder, **variables)
+
+
+def start(command: list[str], folder: Path, **variables: object) -> subprocess.Popen:
+    """A command of this virtual environment."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
-    script = Path(sys.executable).with_name("fcnseg")
+    environment |= {name: str(value) for name, value in variables.items()}
+    words = [Path(sys.executable).with_name(command[0]), *command[1:]]
     return subprocess.Popen(
-        [script, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
 
 

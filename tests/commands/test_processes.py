@@ -11,10 +11,8 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from fcnseg.runs.processes import LAUNCHER, TOLD, rank, told
+from fcnseg.runs.processes import LAUNCHER, TOLD, told
 from tests.commands.processes import SETTINGS, in_a_process, state, stop_when
-
-RANKS = ("RANK", "SLURM_PROCID", *LAUNCHER, TOLD)
 
 
 def command(camvid: Path, *more: str) -> list[str]:
@@ -81,36 +79,16 @@ def test_a_sweep_goes_on_after_a_run_that_failed_on_two_processes(camvid, tmp_pa
     assert finished(tmp_path / "all") == ["1"]
 
 
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, 0),
-        ({"RANK": "3", "LOCAL_RANK": "1"}, 3),
-        ({"RANK": "0", "NODE_RANK": "1"}, 0),
-        ({"LOCAL_RANK": "1"}, 1),
-        ({"LOCAL_RANK": "0", "SLURM_PROCID": "5"}, 0),
-        ({"SLURM_PROCID": "5"}, 5),
-        ({"NODE_RANK": "2"}, 2),
-        ({"NODE_RANK": "2", "LOCAL_RANK": "0"}, 2),
-    ],
-)
-def test_the_rank_is_known_before_there_is_a_trainer(monkeypatch, environment, expected):
-    for name in RANKS:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert rank() == expected
-
-
 def test_only_a_process_that_was_started_for_a_training_is_told_of_it(monkeypatch):
-    for name in RANKS:
+    for name in (*LAUNCHER, TOLD):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert told() is None, "torchrun starts processes that know no more than the first"
-    written = {"config": {"seed": 3, "optimizer": {"lr": 1e-10}}, "folder": "runs/x", "resume": None}
+    written = {"config": {"seed": 3, "optimizer": {"lr": 1e-10}}, "folder": "runs/x", "resume": None, "port": 4567}
     monkeypatch.setenv(TOLD, OmegaConf.to_yaml(OmegaConf.create(written)))
     training = told()
     assert training is not None
-    assert (training.config.optimizer.lr, training.folder, training.resume) == (1e-10, Path("runs/x"), None)
+    assert training.config.optimizer.lr == 1e-10
+    assert (training.folder, training.resume, training.port) == (Path("runs/x"), None, 4567)
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert told() is None

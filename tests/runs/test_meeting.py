@@ -1,0 +1,123 @@
+"""Where processes meet: who is the first, and what they hand to one another."""
+
+import threading
+
+import pytest
+from torch.distributed import HashStore
+
+from fcnseg.errors import InputError
+from fcnseg.runs import meeting
+from fcnseg.runs.meeting import First, Other, Started, open_store, started
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
+SRUN = {"SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "0", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "x"}
+NAMES = {*TORCHRUN, *SRUN, "NODE_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, None),
+        (TORCHRUN, Started("torchrun", 3, 4)),
+        (SRUN, Started("srun", 5, 8)),
+        (SRUN | {"SLURM_NTASKS": "1"}, None),
+        ({name: value for name, value in SRUN.items() if name != "SLURM_STEP_ID"}, None),
+        (SRUN | {"SLURM_JOB_NAME": "interactive"}, None),
+        ({"LOCAL_RANK": "1"}, Started("hand", 1, None)),
+        ({"NODE_RANK": "2"}, Started("hand", 2, None)),
+        ({"NODE_RANK": "0"}, Started("hand", 0, None)),
+        ({"NODE_RANK": "2", "LOCAL_RANK": "0"}, Started("hand", 2, None)),
+    ],
+)
+def test_who_has_started_it(environment, variables, expected):
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    assert started() == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"MASTER_ADDR": "127.0.0.1"}, "MASTER_PORT: a value is missing"),
+        ({"MASTER_PORT": "29500"}, "MASTER_ADDR: a value is missing"),
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "x"}, "MASTER_PORT=x: expected a number"),
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}, "127.0.0.1:1: no first process answers within"),
+    ],
+)
+def test_where_they_meet_is_to_be_said(environment, variables, message):
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    environment.setattr(meeting, "PATIENCE", 0.1)
+    with pytest.raises(InputError, match=message):
+        open_store(Started("hand", 1, None))
+
+
+@pytest.fixture
+def sides(monkeypatch) -> tuple[First, Other]:
+    monkeypatch.setattr(meeting, "CHUNK", 1000)
+    store = HashStore()
+    first, other = First(store, others=1), Other(store)
+    first.tell("a training")
+    assert other.hear() == "a training"
+    return first, other
+
+
+def beside(work) -> threading.Thread:
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("there", [None, b"", b"x" * 3500, b"something else"])
+def test_a_file_reaches_the_disk_that_lacks_it(sides, tmp_path, there):
+    first, other = sides
+    mine, theirs = tmp_path / "mine.ckpt", tmp_path / "folder" / "theirs.ckpt"
+    mine.write_bytes(b"x" * 3500)
+    if there is not None:
+        theirs.parent.mkdir()
+        theirs.write_bytes(there)
+    taking = beside(lambda: other.share("file 0", theirs))
+    first.share("file 0", mine)
+    taking.join()
+    assert theirs.read_bytes() == mine.read_bytes()
+    assert [path.name for path in theirs.parent.iterdir()] == ["theirs.ckpt"]
+
+
+def test_all_are_ready(sides):
+    first, other = sides
+    waiting = beside(lambda: other.agree(None))
+    first.agree(None)
+    waiting.join()
+
+
+def test_the_first_hears_what_is_wrong_elsewhere(sides):
+    first, other = sides
+    other.agree(InputError("camvid: no such folder"))
+    with pytest.raises(InputError, match=r"^\S+: camvid: no such folder$"):
+        first.agree(None)
+
+
+def test_the_others_do_not_wait_for_a_first_that_cannot_begin(sides):
+    first, other = sides
+    first.agree(InputError("camvid: no such folder"))
+    with pytest.raises(InputError, match="another process could not begin"):
+        other.agree(None)
+
+
+@pytest.mark.parametrize("error", [None, InputError("wrong"), RuntimeError("worse")])
+def test_the_end(sides, error):
+    first, other = sides
+    leaving = beside(lambda: first.end(error))
+    if error is None:
+        assert other.hear() is None
+    else:
+        with pytest.raises(SystemExit, match="2"):
+            other.hear()
+    leaving.join()
