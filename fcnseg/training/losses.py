@@ -55,6 +55,7 @@ class SegmentationLoss(nn.Module, ABC):
 
     def sum(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The weighted sum over the pixels, whatever the reduction."""
+        # Not torch's own reduction, whose order is left to chance on GPUs and refused with deterministic=true.
         return self.per_pixel(logits, mask).sum()
 
     def weight(self, mask: Tensor) -> Tensor:
@@ -139,9 +140,6 @@ class CrossEntropy(SegmentationLoss):
     def pixel_weights(self, mask: Tensor) -> Tensor:
         kept = mask != IGNORE_INDEX
         return kept if self.weights is None else self.weights[mask * kept] * kept
-
-    def sum(self, logits: Tensor, mask: Tensor) -> Tensor:
-        return F.cross_entropy(logits, mask, self.weights, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
 def _in_order(weights: Mapping[str, float], domains: Sequence[str], reduction: str) -> Tensor:
