@@ -85,6 +85,19 @@ class Layer:
             raise GeometryError(f"{self.name}: nothing is left of {size} pixels (kernel {self.kernel})")
         return int(out)
 
+    def seen(self, start: int, stop: int) -> tuple[int, int]:
+        """The input pixels from `start` on and before `stop` that such output pixels see, also beyond the input.
+
+        Of a convolution or pooling.
+        """
+        return start * self.stride - self.padding, (stop - 1) * self.stride - self.padding + self.extent
+
+    def reached(self, start: int, stop: int, size: int) -> tuple[int, int]:
+        """The output pixels, as `seen` has them, that see any of such input pixels, of `size` in all."""
+        first = -(-(start + self.padding - self.extent + 1) // self.stride)
+        last = (stop - 1 + self.padding) // self.stride
+        return max(first, 0), min(last + 1, self.output_size(size))
+
 
 @dataclass(frozen=True)
 class Grid:

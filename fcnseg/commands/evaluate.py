@@ -1,5 +1,6 @@
 """`fcnseg evaluate`: score a model on a dataset."""
 
+import torch
 from omegaconf import DictConfig, open_dict
 
 from fcnseg.commands.common import require_value
@@ -15,7 +16,7 @@ from fcnseg.runs.folder import output_folder, relative
 
 def run(config: DictConfig) -> None:
     checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
-    model = from_pretrained(checkpoint).to(default_device(config.device))
+    model = from_pretrained(checkpoint).to(default_device(config.device)).to(memory_format=torch.channels_last)
     with open_dict(config):
         config.data.size = list(model.spec.input_size) if model.spec.input_size else None
     data = build_data(config, train=False)

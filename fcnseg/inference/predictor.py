@@ -54,7 +54,7 @@ class Predictor:
     """
 
     def __init__(self, model: FCN, device: str | None = None) -> None:
-        self.model = model.to(default_device(device)).eval()
+        self.model = model.to(default_device(device)).to(memory_format=torch.channels_last).eval()
         space = model.spec.label_space
         self.label_space = LabelSpace(**space) if space else _numbered(model.spec.num_classes)
 

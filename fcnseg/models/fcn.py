@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from fcnseg.errors import InputError
 from fcnseg.geometry import IMAGE, Grid, Layer, aligned_upsampling, covering_size, crop_offset, trace, upsampling
-from fcnseg.models.backbones import Backbone, initialise
+from fcnseg.models.backbones import Backbone, Chain, initialise
 from fcnseg.models.dropout import SampleDropout
+from fcnseg.models.product import ProductConv2d
 from fcnseg.models.saving import Storable
 from fcnseg.models.spec import ModelSpec
+from fcnseg.models.surroundings import Surroundings
 from fcnseg.models.tracing import trace_network
-from fcnseg.models.upsampling import crop, interpolated, resample, transposed
+from fcnseg.models.upsampling import resample, upsampled
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class FCN(nn.Module, Storable):
         self.backbone = backbone
         padding = 0 if spec.padding == "caffe" else backbone.fc6_kernel // 2
         trunk_channels = backbone.channels[backbone.taps[-1]]
-        self.fc6 = nn.Conv2d(trunk_channels, backbone.fc_channels, backbone.fc6_kernel, padding=padding)
-        self.fc7 = nn.Conv2d(backbone.fc_channels, backbone.fc_channels, 1)
+        self.fc6 = ProductConv2d(trunk_channels, backbone.fc_channels, backbone.fc6_kernel, padding=padding)
+        self.fc7 = ProductConv2d(backbone.fc_channels, backbone.fc_channels, 1)
         self.dropout = SampleDropout(spec.dropout)
         self.score_fr = nn.Conv2d(backbone.fc_channels, spec.num_classes, 1)
         taps = backbone.taps[-2::-1][:skips]
@@ -73,6 +75,7 @@ class FCN(nn.Module, Storable):
             self.add_module(f"score_{tap}", nn.Conv2d(backbone.channels[tap], spec.num_classes, 1))
         self._grids, self._paths = self._place(taps)
         self.fusions = tuple(self._plan(taps, skip_scales or (1.0,) * skips))
+        self._surroundings = self._padded_trunk()
         self._initialise(taps)
         self.mean: Tensor
         self.std: Tensor
@@ -100,6 +103,14 @@ class FCN(nn.Module, Storable):
         paths = ((*trunk.path, *head), *(traced.outputs[tap].path for tap in skips))
         return grids | trace(head, trunk.grid), paths
 
+    def _padded_trunk(self) -> Surroundings | None:
+        """What is kept of images of zeros, where much is computed beyond an image and the trunk is a chain."""
+        if self.spec.padding != "caffe" or not isinstance(self.backbone, Chain):
+            return None
+        names = [name for name, layer in self.backbone.named_children() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
+        path = [layer for layer in self._paths[0] if layer.name in names]
+        return Surroundings({layer.name: layer for layer in path}, self.backbone.taps)
+
     def grids(self) -> dict[str, Grid]:
         """The grid of every convolution and pooling up to fc7, and of the taps, by layer name."""
         return dict(self._grids)
@@ -124,8 +135,14 @@ class FCN(nn.Module, Storable):
         else:
             yield Fusion(None, aligned_upsampling(name, coarse, IMAGE), 0)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, reuse: bool = False) -> Tensor:
         """(N, in_channels, H, W) normalised float images to (N, num_classes, H, W) logits, any H and W.
+
+        Logits are of float32, or float64 where the network is.
+
+        Args:
+            reuse: compute what no layer sees of an image once for all images of a size, which is worth it where many
+                have the same. With padding "caffe" and without gradients; elsewhere there is nothing to it.
 
         Raises:
             InputError: for integers, which can only be images that were not normalised yet.
@@ -135,17 +152,22 @@ class FCN(nn.Module, Storable):
                 f"images are {str(images.dtype).removeprefix('torch.')}; expected normalised floats: "
                 "for images in the values of their files call model(model.normalise(images))"
             )
-        taps = self.backbone(self._covered(images))
+        covered = self._covered(images)
+        taps = self._surroundings(self.backbone, covered) if reuse and self._surroundings is not None else None
+        if taps is None:
+            taps = self.backbone(covered)
         x = self.dropout(F.relu(self.fc6(taps[self.backbone.taps[-1]]), inplace=True))
         x = self.dropout(F.relu(self.fc7(x), inplace=True))
-        x = self.score_fr(x)
-        caffe = self.spec.padding == "caffe"
+        x = _precise(self.score_fr(x))
+        fade = self.spec.padding == "caffe"
         for fusion in self.fusions:
-            x = (transposed if caffe else interpolated)(x, fusion.layer)
             if fusion.tap is None:
-                return crop(x, fusion.crop, images)
+                return upsampled(x, fusion.layer, fusion.crop, (images.shape[-2], images.shape[-1]), fade)
             skip = self.get_submodule(f"score_{fusion.tap}")(_scaled(taps[fusion.tap], fusion.scale))
-            x = x + crop(skip, fusion.crop, x) if caffe else crop(x, fusion.crop, skip) + skip
+            if fade:
+                height, width = (fusion.layer.output_size(n) for n in x.shape[-2:])
+                skip = skip[..., fusion.crop : fusion.crop + height, fusion.crop : fusion.crop + width]
+            x = upsampled(x, fusion.layer, 0, (skip.shape[-2], skip.shape[-1]), fade) + _precise(skip)
         raise AssertionError("the last fusion reaches the image")
 
     def covered_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -179,7 +201,12 @@ class FCN(nn.Module, Storable):
         Logits are resampled before the likeliest class is taken, so that a mask at an image's own size
         has smooth outlines. Evaluation and prediction both come through here.
         """
-        return resample(self(self.normalise(images)), size).argmax(dim=1)
+        return resample(self(self.normalise(images), reuse=True), size).argmax(dim=1)
+
+
+def _precise(x: Tensor) -> Tensor:
+    """In float32 at least: upsampling adds up thousands of terms of the gradient."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _scaled(x: Tensor, factor: float) -> Tensor:

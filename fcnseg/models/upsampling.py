@@ -1,4 +1,6 @@
-"""Bilinear upsampling of scores, and the cropping that lines them up with a finer grid or the image."""
+"""Bilinear upsampling of scores."""
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,31 +20,57 @@ def bilinear_kernel(size: int) -> Tensor:
     return ramp[:, None] * ramp[None, :]
 
 
-def transposed(scores: Tensor, layer: Layer) -> Tensor:
-    """Bilinear upsampling with zeros beyond the edges, as the reference's deconvolutions do it."""
-    channels = scores.shape[1]
-    kernel = bilinear_kernel(layer.kernel).to(scores).expand(channels, 1, -1, -1)
-    return F.conv_transpose2d(scores, kernel, stride=layer.stride, groups=channels)
+def upsampled(scores: Tensor, layer: Layer, start: int, size: tuple[int, int], fade: bool) -> Tensor:
+    """Part of what the bilinear transposed convolution `layer` makes of (N, C, h, w) scores: (N, C, *size).
 
+    It is an interpolation of the scores, or, where it fades to zero, of the scores with zeros around them: several
+    times faster than the transposed convolution, and of no more than the part needs.
 
-def interpolated(scores: Tensor, layer: Layer) -> Tensor:
-    """Bilinear upsampling with the outermost samples repeated beyond the edges; begins where `layer` does."""
+    Args:
+        start: row and column of the layer's output from which on it is wanted.
+        fade: to zero beyond the outermost scores, as the reference's deconvolutions; else these are repeated, also
+            beyond the layer's last row and column.
+    """
+    rows, columns = (_Needed.of(layer, n, start, m, fade) for n, m in zip(scores.shape[-2:], size, strict=True))
+    scores = F.pad(scores, (*columns.pad, *rows.pad))
     if layer.kernel % 2 == 0:
         x = F.interpolate(scores, scale_factor=layer.stride, mode="bilinear", align_corners=False)
-        cut = layer.padding - layer.stride // 2  # pixels from where this begins to where the layer does
     else:
         height, width = (layer.stride * (n - 1) + 1 for n in scores.shape[-2:])
         x = F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=True)
-        cut = layer.padding - (layer.stride - 1)
-    return F.pad(x, (-cut, 0, -cut, 0), mode="replicate") if cut < 0 else x[..., cut:, cut:]
+    return _cut(x, rows.first, columns.first, size)
 
 
-def crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
-    """Cut `x` to the height and width of `like`, from `offset` on; the last sample fills what is missing."""
-    height, width = like.shape[-2:]
-    x = x[..., offset : offset + height, offset : offset + width]
-    missing = (height - x.shape[-2], width - x.shape[-1])
-    return F.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x
+@dataclass(frozen=True)
+class _Needed:
+    """Along one axis: the scores that a part of their interpolation comes from.
+
+    Attributes:
+        pad: zeros to put before and after the scores; below 0, scores to leave out.
+        first: the part's first pixel in the interpolation of these scores; below 0 where it begins before it.
+    """
+
+    pad: tuple[int, int]
+    first: int
+
+    @classmethod
+    def of(cls, layer: Layer, samples: int, start: int, length: int, fade: bool) -> "_Needed":
+        stride, even = layer.stride, layer.kernel % 2 == 0
+        first = start + layer.padding - (stride // 2 if even else stride - 1)
+        shift = stride - 1 if even else 0  # twice the pixels from an interpolation's begin to its first sample
+        before, after = ((2 * pixel - shift) // (2 * stride) for pixel in (first, first + length - 1))
+        least, most = (-1, samples) if fade else (0, samples - 1)
+        before, after = min(max(before, least), most), min(max(after + 1, least), most)
+        return cls((-before, after + 1 - samples), first - stride * before)
+
+
+def _cut(x: Tensor, top: int, left: int, size: tuple[int, int]) -> Tensor:
+    """(H, W) = `size` pixels from (top, left) on; the outermost ones are repeated beyond the edges."""
+    beyond = (-left, left + size[1] - x.shape[-1], -top, top + size[0] - x.shape[-2])
+    if any(pixels > 0 for pixels in beyond):
+        x = F.pad(x, [max(pixels, 0) for pixels in beyond], mode="replicate")
+    top, left = max(top, 0), max(left, 0)
+    return x[..., top : top + size[0], left : left + size[1]]
 
 
 def resample(logits: Tensor, size: tuple[int, int]) -> Tensor:

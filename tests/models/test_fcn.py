@@ -10,15 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from fcnseg.errors import InputError
 from fcnseg.geometry import IMAGE, Grid, Layer, path_size
-from fcnseg.models import FCN, create_model, list_models, upsampling
+from fcnseg.models import FCN, create_model, list_models
 from fcnseg.models.backbones import BACKBONES
 from fcnseg.models.names import parse_name
 from fcnseg.models.spec import PADDINGS
 from fcnseg.models.tracing import trace_network
-from fcnseg.models.upsampling import bilinear_kernel
+from fcnseg.models.upsampling import bilinear_kernel, upsampled
 
 CHAINS = [name for name in list_models() if parse_name(name).backbone in BACKBONES]
 EVERY_MODEL = [(name, padding) for name in CHAINS for padding in PADDINGS]
@@ -259,8 +260,8 @@ class TestEverySize:
 def interpolation_weights(kernel: int, stride: int, padding: int, samples: int, pixels: int, first: Fraction):
     """(pixels, samples) weights: of the network's upsampling, and of numpy's linear interpolation."""
     one_hot = torch.eye(samples)[:, None, None].expand(-1, 1, 2, -1)
-    x = upsampling.interpolated(one_hot, Layer("upscore", kernel, stride, padding, transposed=True))
-    weights = upsampling.crop(x, 0, torch.empty(1, pixels))[:, 0, 0].T.numpy()
+    layer = Layer("upscore", kernel, stride, padding, transposed=True)
+    weights = upsampled(one_hot, layer, 0, (1, pixels), fade=False)[:, 0, 0].T.numpy()
     places = float(first) + stride * np.arange(samples)
     expected = np.stack([np.interp(np.arange(pixels), places, row) for row in np.eye(samples)], axis=1)
     return weights, expected
@@ -292,15 +293,45 @@ class TestUpsampling:
         padding = stride // 2 if even else stride - 1
         layer = Layer("upscore", 2 * stride if even else 2 * stride - 1, stride, padding, transposed=True)
         scores = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
-        interpolated = upsampling.interpolated(scores, layer)
-        assert interpolated.shape[-2:] == (layer.output_size(4), layer.output_size(6))
-        transposed = upsampling.transposed(scores, layer)[..., padding:-padding, padding:-padding]
+        interpolated = upsampled(scores, layer, 0, (layer.output_size(4), layer.output_size(6)), fade=False)
+        expected = transposed(scores, layer)[..., padding:-padding, padding:-padding]
         beyond = stride // 2 if even else 0
         between = [slice(beyond, n - beyond) for n in interpolated.shape[-2:]]
-        torch.testing.assert_close(interpolated[..., *between], transposed[..., *between])
+        torch.testing.assert_close(interpolated[..., *between], expected[..., *between])
         if even:
             corner = scores[..., :1, :1].expand(-1, -1, beyond, beyond)
             torch.testing.assert_close(interpolated[..., :beyond, :beyond], corner)
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.data(), st.sampled_from([2, 4, 8, 16, 32]), st.booleans())
+    def test_any_part_of_what_fades_is_that_of_the_transposed_convolution(self, data, stride: int, even: bool) -> None:
+        """The gradient as well."""
+        layer = Layer("upscore", 2 * stride if even else 2 * stride - 1, stride, transposed=True)
+        shape = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)), "shape")
+        scores = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+        whole = transposed(scores, layer)
+        start = data.draw(st.integers(0, min(whole.shape[-2:]) - 1), "start")
+        size = tuple(data.draw(st.integers(1, n - start)) for n in whole.shape[-2:])
+        expected = whole[..., start : start + size[0], start : start + size[1]]
+        found = upsampled(scores, layer, start, size, fade=True)
+        torch.testing.assert_close(found, expected)
+        weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1)).double()
+        gradients = [torch.autograd.grad((x * weights).sum(), scores)[0] for x in (found, expected)]
+        torch.testing.assert_close(*gradients)
+
+    @pytest.mark.parametrize("padding", PADDINGS)
+    def test_half_precision_ends_before_the_upsampling(self, padding: str) -> None:
+        model = give_scores(small("fcn8s_vgg16", padding))
+        image = torch.randn(1, 3, 70, 50, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            assert model(image).dtype == torch.float32
+
+
+def transposed(scores: torch.Tensor, layer: Layer) -> torch.Tensor:
+    """The reference's upsampling: a deconvolution with a bilinear kernel."""
+    channels = scores.shape[1]
+    kernel = bilinear_kernel(layer.kernel).to(scores).expand(channels, 1, -1, -1)
+    return F.conv_transpose2d(scores, kernel, stride=layer.stride, groups=channels)
 
 
 class TestScores:
@@ -360,7 +391,8 @@ def test_integers_can_only_be_images_that_nobody_normalised(dtype):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_floats_of_every_width_are_taken(dtype):
     model = small("fcn8s_alexnet", "same").to(dtype)
-    assert model(torch.zeros(1, 3, 40, 50, dtype=dtype)).dtype == dtype
+    logits = model(torch.zeros(1, 3, 40, 50, dtype=dtype))
+    assert logits.dtype == torch.promote_types(dtype, torch.float32)
 
 
 def test_the_check_of_the_type_is_none_of_the_exported_graph():
