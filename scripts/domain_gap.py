@@ -13,7 +13,7 @@ import numpy as np
 from fcnseg.data import STREET11, CamVid, CityScenes
 from fcnseg.data.citygen import LOOKS
 from fcnseg.data.dataset import SegmentationDataset
-from fcnseg.data.transforms import resize_image, resize_mask
+from fcnseg.data.resizing import resize_image, resize_mask
 
 SIZE = (120, 180)
 LEAST = 15  # pixels of a class for an image to count as showing it

@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from fcnseg.cores import available_cores
 from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler, SampleRef
 from fcnseg.data.dataset import SegmentationDataset, read_mask
+from fcnseg.data.resizing import resize_image
 from fcnseg.data.statistics import channel_statistics
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
-from fcnseg.data.transforms import Augment, resize_image, resize_pipeline
+from fcnseg.data.transforms import Augment, resize_pipeline
 from fcnseg.errors import InputError
 from fcnseg.labels import IGNORE_INDEX
 

@@ -10,7 +10,7 @@ from PIL import Image
 from fcnseg.atomic import replacing
 from fcnseg.classes import distinct_colours
 from fcnseg.data.display import displayable
-from fcnseg.data.transforms import resize_image, scale_values
+from fcnseg.data.resizing import resize_image, scale_values
 from fcnseg.inference.device import default_device
 from fcnseg.inference.overlay import add_legend, blend, save_mask
 from fcnseg.inference.pixels import ImageLike, file_values

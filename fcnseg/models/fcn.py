@@ -82,7 +82,9 @@ class FCN(nn.Module, Storable):
         self.prepare(spec)
 
     def _initialise(self, taps: tuple[str, ...]) -> None:
-        """He initialisation; score layers start at zero, as the reference's do."""
+        """He initialisation; score layers start at zero, as the reference's do. On the meta device nothing happens."""
+        if self.score_fr.weight.is_meta:
+            return  # for random numbers that do not exist torch would import its compiler, which takes seconds
         self.backbone.initialise()
         scores = [self.get_submodule(name) for name in ("score_fr", *(f"score_{tap}" for tap in taps))]
         for layer in (self.fc6, self.fc7, *scores):
@@ -201,7 +203,14 @@ class FCN(nn.Module, Storable):
         Logits are resampled before the likeliest class is taken, so that a mask at an image's own size
         has smooth outlines. Evaluation and prediction both come through here.
         """
-        return resample(self(self.normalise(images), reuse=True), size).argmax(dim=1)
+        return resample(self.logits(images), size).argmax(dim=1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(N, C, h, w) images in file values to (N, num_classes, h, w) logits.
+
+        Where the spec has an input size, all images have it, and `forward` is to reuse what it can.
+        """
+        return self(self.normalise(images), reuse=self.spec.input_size is not None)
 
 
 def _precise(x: Tensor) -> Tensor:

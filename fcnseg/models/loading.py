@@ -24,7 +24,7 @@ from fcnseg.models.fcn import FCN
 from fcnseg.models.saving import CONFIG, LIBRARY, PROVENANCE, WEIGHTS
 from fcnseg.models.sources import DEMO
 from fcnseg.models.spec import ModelSpec
-from fcnseg.models.weights import describe_weights, load_weights
+from fcnseg.models.weights import build_from
 
 FOREIGN = (".caffemodel", ".pth")
 """Files that hold weights of other programs' FCNs."""
@@ -85,8 +85,7 @@ def _load_folder(folder: Path) -> FCN:
 
 def _load_foreign(path: Path) -> FCN:
     """A network that another program trained, built and prepared as its file says."""
-    model = build(ModelSpec(**describe_weights(path)))
-    load_weights(model, path)
+    model = build_from(path)
     model.provenance = {"weights_source": path.name}
     return model.eval()
 
@@ -158,13 +157,17 @@ def rebuild(spec: dict[str, Any], state: Mapping[str, Any], described_in: Path, 
         InputError: when the spec describes no model, or the weights are not finite or not this model's.
     """
     try:
-        model = build(ModelSpec(**spec))
+        with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
+            model = build(ModelSpec(**spec))
         _check_classes(model)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise InputError(f"{described_in}: its spec describes no model ({_first_line(error)})") from error
     if problem := _misfit(model.state_dict(), state):
         raise InputError(f"{weights_in}: weights do not fit {model.spec.name} ({problem})")
-    model.load_state_dict(state)
+    expected = model.state_dict()
+    copies = {name: values.to(expected[name].dtype, copy=True) for name, values in state.items()}
+    model.load_state_dict(copies, assign=True)
+    model.prepare(model.spec)
     return model.eval()
 
 

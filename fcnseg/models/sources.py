@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor
 
 from fcnseg.errors import InputError
@@ -123,7 +122,9 @@ def read_imagenet(name: str, in_channels: int = 3) -> Source:
         raise InputError(f"weights=imagenet: torchvision has none for {name}; expected the path of a .caffemodel")
     if trunk not in _TORCHVISION:
         return _read_timm(trunk, in_channels)
-    weights = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"]
+    from torchvision.models import get_model_weights  # seconds to import, and not needed to load a model
+
+    weights = get_model_weights(trunk)["IMAGENET1K_V1"]
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
         content = weights.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)

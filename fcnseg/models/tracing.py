@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
@@ -137,7 +138,10 @@ class _Tracer(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = function(*args, **kwargs)
+        if function is F.batch_norm:  # for a result without values torch would import its compiler, for seconds
+            out = torch.empty_like(args[0] if args else kwargs["input"])
+        else:
+            out = function(*args, **kwargs)
         if operands := [a for a in _tensors((*args, *kwargs.values())) if id(a) in self.places]:
             name = getattr(function, "__name__", str(function)).strip("_")
             for part in _tensors((out,)):

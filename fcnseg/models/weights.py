@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fcnseg.errors import InputError
 from fcnseg.labels import VOC21
+from fcnseg.models.build import build
 from fcnseg.models.caffemodel import read_caffemodel
 from fcnseg.models.fcn import FCN
 from fcnseg.models.sources import Source, from_blobs, read_imagenet, read_source
@@ -325,7 +326,22 @@ def describe_weights(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: when the file is missing, damaged, or no such FCN.
     """
+    return _describe(read_source(path), path)
+
+
+def build_from(path: Path) -> FCN:
+    """The FCN that a .caffemodel or a file of pytorch-fcn holds, with its weights; the file is read once.
+
+    Raises:
+        InputError: as `describe_weights` and `load_weights`.
+    """
     source = read_source(path)
+    model = build(ModelSpec(**_describe(source, path)))
+    _load(model, source, scores="auto", prepare=True, verbose=True)
+    return model
+
+
+def _describe(source: Source, path: str | Path) -> dict[str, Any]:
     layers = source.layers()
     score = next((layer for layer in layers if layer.startswith("score_fr")), None)
     first = next((layer for layer in ("conv1_1", "conv1") if layer in layers), None)

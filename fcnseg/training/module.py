@@ -195,7 +195,7 @@ class SegmentationModule(LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         loss = self.loss.mean if isinstance(self.loss, SegmentationLoss) else self.loss
         with torch.autocast(self.device.type, enabled=False):
-            logits = self.model(self.model.normalise(batch["image"]), reuse=True)
+            logits = self.model.logits(batch["image"])
             for one, mask in zip(logits.split(1), batch["mask"], strict=True):
                 full = resample(one, mask.shape)
                 self.confusion.update(full.argmax(dim=1), mask[None])

@@ -16,14 +16,8 @@ from omegaconf import OmegaConf
 from torchvision.transforms import v2
 
 from fcnseg.commands.configuration import config_folder
-from fcnseg.data.transforms import (
-    TorchvisionPipeline,
-    resize_image,
-    resize_mask,
-    resize_pipeline,
-    scale_values,
-    street_pipeline,
-)
+from fcnseg.data.resizing import resize_image, resize_mask, scale_values
+from fcnseg.data.transforms import TorchvisionPipeline, resize_pipeline, street_pipeline
 from fcnseg.errors import InputError
 
 SIZE = (30, 40)
@@ -435,7 +429,7 @@ def test_torchvisions_pipeline_takes_what_a_cache_gives(channels: int, dtype: st
     assert np.array_equal(other, mask[:, ::-1])
 
 
-@pytest.mark.parametrize("module", ["fcnseg.data", "fcnseg.commands.evaluate"])
+@pytest.mark.parametrize("module", ["fcnseg.data.transforms", "fcnseg.commands.evaluate"])
 def test_importing_asks_no_server_for_anything(module):
     """Connections are counted rather than refused alone: who asks for news passes over a refusal."""
     script = (

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -373,3 +375,15 @@ def test_the_calls_in_the_readme_are_as_accurate_as_the_predictor():
             result = eval(call, {"model": model, "images": images.float()})  # so that only normalising decides
         masks = result.argmax(1) if result.ndim == 4 else result
         assert np.mean(masks.numpy() == labels) == pytest.approx(expected)
+
+
+def test_a_model_is_loaded_without_what_takes_seconds_to_import() -> None:
+    """Neither what only training needs, nor torch's compiler, which random numbers without values would bring in."""
+    script = (
+        "import sys, fcnseg.commands.predict\n"
+        "fcnseg.Predictor.from_pretrained('demo')\n"
+        "heavy = {'albumentations', 'pytorch_lightning', 'torchvision', 'matplotlib', 'torch._dynamo'}\n"
+        "sys.exit(str(found) if (found := heavy & set(sys.modules)) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ import numpy as np
 from fcnseg.data.files.images import Colour, read_image, read_label
 from fcnseg.data.files.listing import list_images
 from fcnseg.data.files.path_list import PathList
-from fcnseg.data.transforms import SCALINGS, scale_values
+from fcnseg.data.resizing import SCALINGS, scale_values
 from fcnseg.errors import InputError
 from fcnseg.labels import LabelSpace
 

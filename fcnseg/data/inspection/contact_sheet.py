@@ -13,7 +13,7 @@ from fcnseg.data.display import displayable
 from fcnseg.data.files.images import read_image
 from fcnseg.data.inspection.report import KINDS, SEVERITIES, Inspection, plain
 from fcnseg.data.inspection.samples import Facts, InspectedSplit, lenient_mask
-from fcnseg.data.transforms import resize_image, resize_mask
+from fcnseg.data.resizing import resize_image, resize_mask
 from fcnseg.errors import InputError
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 

@@ -22,9 +22,9 @@ from filelock import FileLock, Timeout
 
 from fcnseg.atomic import replacing
 from fcnseg.data.dataset import Sample, SegmentationDataset, read_all
+from fcnseg.data.resizing import resize_image, resize_mask
 from fcnseg.data.storage.cache import checksum, pieces
 from fcnseg.data.storage.fingerprint import identity
-from fcnseg.data.transforms import resize_image, resize_mask
 from fcnseg.errors import InputError
 from fcnseg.labels import LabelSpace
 

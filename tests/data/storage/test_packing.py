@@ -15,10 +15,10 @@ from litdata.streaming import StreamingDataset
 from PIL import Image
 
 from fcnseg.data import CamVid, CityScenes
+from fcnseg.data.resizing import resize_image, resize_mask
 from fcnseg.data.storage import packing as module
 from fcnseg.data.storage.packing import Packed, Packing, packed_nodes, read_manifest
 from fcnseg.data.storage.packing import pack as write_pack
-from fcnseg.data.transforms import resize_image, resize_mask
 from fcnseg.errors import InputError
 from fcnseg.labels import STREET11
 from tests.data.refusals import complaint
