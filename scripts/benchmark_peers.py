@@ -70,7 +70,7 @@ NETWORKS: dict[str, Callable[[float], nn.Module]] = {
         "fcn8s_vgg16", num_classes=CLASSES, padding="caffe", width=width
     ),
     "fcn8s_vgg16, padding=same": lambda width: create_model("fcn8s_vgg16", num_classes=CLASSES, width=width),
-    "torchvision fcn_resnet50": lambda width: fcn_resnet50(None, weights_backbone=None, num_classes=CLASSES),
+    "torchvision fcn_resnet50": lambda width: fcn_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES),
 }
 
 
