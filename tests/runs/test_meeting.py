@@ -92,9 +92,12 @@ def test_a_file_reaches_the_disk_that_lacks_it(sides, tmp_path, there):
 
 def test_all_are_ready(sides):
     first, other = sides
-    waiting = beside(lambda: other.agree(None))
+    agreed: list[str] = []
+    waiting = beside(lambda: agreed.append(f"other {other.agree(None)}"))
+    assert not agreed, "it waits for the first"
     first.agree(None)
     waiting.join()
+    assert agreed == ["other None"]
 
 
 def test_the_first_hears_what_is_wrong_elsewhere(sides):
