@@ -154,6 +154,8 @@ class FCN(nn.Module, Storable):
                 f"images are {str(images.dtype).removeprefix('torch.')}; expected normalised floats: "
                 "for images in the values of their files call model(model.normalise(images))"
             )
+        if self._surroundings is not None and torch.is_grad_enabled():
+            self._surroundings.forget()  # an optimiser may follow; fused ones leave the versions of tensors as they are
         covered = self._covered(images)
         taps = self._surroundings(self.backbone, covered) if reuse and self._surroundings is not None else None
         if taps is None:

@@ -71,10 +71,15 @@ class Surroundings:
     def __reduce__(self) -> tuple[Any, ...]:
         return Surroundings, (self.layers, self.taps)  # a copy of the network starts without them
 
+    def forget(self) -> None:
+        """Keep none of them: the weights may be about to change."""
+        self._kept.clear()
+
     def __call__(self, trunk: nn.Module, images: Tensor) -> dict[str, Tensor] | None:
         """The taps of (N, C, H, W) images; None where the plain computation has to do.
 
-        That is for gradients, statistics of a batch and tracers.
+        That is for gradients, statistics of a batch and tracers. Changed weights are noticed by the versions of their
+        tensors, but not where `.data` was written to.
         """
         if torch.is_grad_enabled() or trunk.training or _traced(images) or (state := _state(trunk)) is None:
             return None

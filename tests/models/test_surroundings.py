@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fcnseg.geometry import Layer
 from fcnseg.models import FCN, create_model
@@ -33,7 +34,7 @@ def images(*shape: int) -> torch.Tensor:
 
 def multiply_adds(model: FCN, *arguments: object, **options: object) -> int:
     """Of the trunk, while it computes."""
-    counted = torch.utils.flop_counter.FlopCounterMode(display=False)
+    counted = FlopCounterMode(display=False)
     with counted, torch.inference_mode():
         model(*arguments, **options)
     return counted.get_total_flops() // 2
@@ -90,6 +91,22 @@ def test_other_weights_types_and_sizes_have_other_surroundings() -> None:
     for size in range(40, 50):
         check(64, size, dtype=torch.float32)
     assert len(model._surroundings._kept) <= 4, "memory is bounded"
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "evaluation"])
+def test_what_an_optimiser_has_changed_is_computed_anew(mode: bool) -> None:
+    """Fused optimisers change weights without counting the versions of their tensors up."""
+    model, batch = network(), images(2, 3, 40, 50)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    for _ in range(2):
+        with torch.no_grad():
+            whole = model(batch)
+            torch.testing.assert_close(model(batch, reuse=True), whole, rtol=1e-11, atol=1e-11 * whole.abs().max())
+        model.train(mode)
+        model(batch).square().mean().backward()
+        optimizer.step()
+        for module in model.modules():
+            module.training = False  # as some trainers do, without a call of eval()
 
 
 @pytest.mark.parametrize("how", ["gradients", "training"])
