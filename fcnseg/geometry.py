@@ -6,10 +6,11 @@ kernels and crop offsets. Fractions keep it exact. The algebra is that of Caffe'
 and of the worked example in the discussion of NVIDIA's DIGITS 5 segmentation article.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import accumulate, count
+from itertools import accumulate
+from math import lcm
 
 from fcnseg.errors import InputError
 
@@ -76,14 +77,21 @@ class Layer:
         if self.transposed:
             out = self.stride * (size - 1) + self.extent - 2 * self.padding
         else:
-            steps = Fraction(size + 2 * self.padding - self.extent, self.stride)
-            out = (-(-steps // 1) if self.ceil else steps // 1) + 1
+            steps = size + 2 * self.padding - self.extent
+            out = (-(-steps // self.stride) if self.ceil else steps // self.stride) + 1
             # A window that starts in the padding behind the image is dropped (Caffe and torch alike).
             if self.ceil and (out - 1) * self.stride >= size + self.padding:
                 out -= 1
         if out < 1:
             raise GeometryError(f"{self.name}: nothing is left of {size} pixels (kernel {self.kernel})")
-        return int(out)
+        return out
+
+    def input_size(self, size: int) -> int:
+        """The least number of input pixels of which a convolution or pooling leaves `size`; below 1 where any do."""
+        if not self.ceil:
+            return (size - 1) * self.stride + self.extent - 2 * self.padding
+        # One pixel of a window is enough, if the window does not start in the padding behind the image.
+        return (size - 1) * self.stride + 1 - self.padding + max(self.extent - self.padding - self.stride, 0)
 
     def seen(self, start: int, stop: int) -> tuple[int, int]:
         """The input pixels from `start` on and before `stop` that such output pixels see, also beyond the input.
@@ -156,27 +164,37 @@ def path_size(path: Iterable[Layer], size: int) -> int:
     return size
 
 
-def covering_size(paths: Sequence[Sequence[Layer]], size: int) -> int:
-    """The least size, `size` or more, of an image of which no chain of layers leaves the end unseen.
+class Covering:
+    """Of what sizes an image is seen to its end by several chains of layers.
 
     Where a stride does not divide the image, layers may drop its last pixels, and small images may leave no sample
     at all. The end is seen when its last pixel lies within half a stride of the last sample, or within a stride
     where samples lie on pixels, as overlapping windows have it.
     """
-    grids = [path_grid(path) for path in paths]
-    for candidate in count(size):
-        try:
-            samples = [path_size(path, candidate) for path in paths]
-        except GeometryError:
-            continue
-        if all(_sees(grid, number, size - 1) for grid, number in zip(grids, samples, strict=True)):
-            return candidate
-    raise AssertionError("unreachable: larger images leave more samples")
+
+    def __init__(self, paths: Iterable[Sequence[Layer]]) -> None:
+        self._chains = [(path, *_seen_and_stride(path_grid(path))) for path in paths]
+
+    def least_size(self, size: int, largest: Callable[[int, int], int] = max) -> int:
+        """The least size that is `size` or more.
+
+        Args:
+            largest: of two sizes; `torch.sym_max` where they are a tracer's.
+        """
+        covering = size
+        for path, seen, stride, unit in self._chains:
+            samples = largest(1, 1 - (seen - size * unit) // stride)
+            for layer in reversed(path):
+                samples = largest(1, layer.input_size(samples))
+            covering = largest(covering, samples)
+        return covering
 
 
-def _sees(grid: Grid, samples: int, pixel: int) -> bool:
-    reach = grid.stride / 2 if grid.origin.denominator == 2 else grid.stride
-    return pixel - (grid.origin + grid.stride * (samples - 1)) <= reach
+def _seen_and_stride(grid: Grid) -> tuple[int, int, int]:
+    """The pixels that a grid's first sample sees and those from one to the next, in such parts of a pixel."""
+    seen = grid.origin + 1 + (grid.stride / 2 if grid.origin.denominator == 2 else grid.stride)
+    unit = lcm(seen.denominator, grid.stride.denominator)
+    return int(seen * unit), int(grid.stride * unit), unit
 
 
 def upsampling(name: str, coarse: Grid, fine: Grid) -> Layer:

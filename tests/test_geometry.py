@@ -13,12 +13,14 @@ from fcnseg.errors import InputError
 from fcnseg.geometry import (
     IMAGE,
     CoordinateMap,
+    Covering,
     GeometryError,
     Grid,
     Layer,
     aligned_upsampling,
-    covering_size,
     crop_offset,
+    path_grid,
+    path_size,
     trace,
     upsampling,
 )
@@ -34,6 +36,14 @@ def layers(draw: st.DrawFn, max_stride: int = 4, **fixed: bool) -> Layer:
     """A convolution or transposed convolution of any kernel, stride, padding and dilation."""
     numbers = [draw(st.integers(low, high)) for low, high in [(1, 6), (1, max_stride), (0, 6), (1, 3)]]
     return Layer("layer", *numbers, **fixed)
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> Layer:
+    """A convolution or pooling as trunks have them, with padding of up to half a window."""
+    kernel, stride = draw(st.integers(1, 7)), draw(st.integers(1, 4))
+    ceil = draw(st.booleans())
+    return Layer("layer", kernel, stride, draw(st.integers(0, kernel // 2)), draw(st.integers(1, 2)), ceil=ceil)
 
 
 def apply(layer: Layer, x: Tensor) -> Tensor:
@@ -277,18 +287,32 @@ class TwoBranches(Backbone):
         return {"unused": images * 1, "branch": self.branch(images), "trunk": self.trunk(images)}
 
 
-class TestCoveringSize:
+class TestCovering:
     def test_even_windows_without_rounding_want_whole_blocks(self) -> None:
         """As ConvNeXt's: what four-pixel blocks leave over would be seen by none."""
-        path = [Layer("stem", 4, 4), *(Layer(f"down{i}", 2, 2) for i in range(3))]
-        assert [covering_size([path], n) for n in (1, 31, 32, 33, 64, 65)] == [32, 32, 32, 64, 64, 96]
+        covering = Covering([[Layer("stem", 4, 4), *(Layer(f"down{i}", 2, 2) for i in range(3))]])
+        assert [covering.least_size(n) for n in (1, 31, 32, 33, 64, 65)] == [32, 32, 32, 64, 64, 96]
 
     def test_windows_that_overlap_need_none(self) -> None:
         """As ResNet's: 3x3 windows of stride 2 with one pixel of padding."""
-        path = [Layer(f"conv{i}", 3, 2, 1) for i in range(5)]
-        assert [covering_size([path], n) for n in range(1, 300)] == list(range(1, 300))
+        covering = Covering([[Layer(f"conv{i}", 3, 2, 1) for i in range(5)]])
+        assert [covering.least_size(n) for n in range(1, 300)] == list(range(1, 300))
 
-    @given(st.integers(1, 300))
-    def test_every_chain_counts(self, size: int) -> None:
-        coarse, fine = [Layer("a", 4, 4), Layer("b", 3, 2)], [Layer("a", 4, 4)]
-        assert covering_size([coarse, fine], size) == max(covering_size([path], size) for path in (coarse, fine))
+    @given(st.lists(st.lists(windows(), min_size=1, max_size=4), min_size=1, max_size=3), st.integers(1, 100))
+    def test_the_first_size_that_all_chains_see_to_the_end(self, paths: list[list[Layer]], size: int) -> None:
+        """Against trying one after the other."""
+        grids = [path_grid(path) for path in paths]
+        assume(all(grid.stride <= 32 for grid in grids))
+
+        def seen(candidate: int) -> bool:
+            try:
+                ends = [
+                    grid.origin + grid.stride * (path_size(path, candidate) - 1)
+                    for path, grid in zip(paths, grids, strict=True)
+                ]
+            except GeometryError:
+                return False
+            reaches = [grid.stride / (2 if grid.origin.denominator == 2 else 1) for grid in grids]
+            return all(size - 1 - end <= reach for end, reach in zip(ends, reaches, strict=True))
+
+        assert Covering(paths).least_size(size) == next(n for n in range(size, 2000) if seen(n))

@@ -6,7 +6,6 @@ score_<tap> the skips; upscore layers are bilinear and fixed. All crops come out
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcnseg.errors import InputError
-from fcnseg.geometry import IMAGE, Grid, Layer, aligned_upsampling, covering_size, crop_offset, trace, upsampling
+from fcnseg.geometry import IMAGE, Covering, Grid, Layer, aligned_upsampling, crop_offset, trace, upsampling
 from fcnseg.models.backbones import Backbone, Chain, initialise
 from fcnseg.models.dropout import SampleDropout
 from fcnseg.models.product import ProductConv2d
@@ -74,6 +73,7 @@ class FCN(nn.Module, Storable):
         for tap in taps:
             self.add_module(f"score_{tap}", nn.Conv2d(backbone.channels[tap], spec.num_classes, 1))
         self._grids, self._paths = self._place(taps)
+        self._covering = Covering(self._paths)
         self.fusions = tuple(self._plan(taps, skip_scales or (1.0,) * skips))
         self._surroundings = self._padded_trunk()
         self._initialise(taps)
@@ -178,12 +178,17 @@ class FCN(nn.Module, Storable):
         """The (height, width) that an image of `size` is padded to, with zeros at its end, so that none is left out."""
         if self.spec.padding == "caffe":
             return size
-        return _covering_size(self._paths, size[0]), _covering_size(self._paths, size[1])
+        height, width = (
+            self._covering.least_size(n, torch.sym_max if isinstance(n, torch.SymInt) else max) for n in size
+        )
+        return height, width
 
     def _covered(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         rows, columns = self.covered_size((height, width))
-        return F.pad(images, (0, columns - width, 0, rows - height)) if (rows, columns) != (height, width) else images
+        if not isinstance(rows, torch.SymInt) and (rows, columns) == (height, width):
+            return images
+        return F.pad(images, (0, columns - width, 0, rows - height))
 
     def prepare(self, spec: ModelSpec) -> None:
         """Take another spec of the same network: the preparation of images that its weights were trained with."""
@@ -222,6 +227,3 @@ def _precise(x: Tensor) -> Tensor:
 
 def _scaled(x: Tensor, factor: float) -> Tensor:
     return x if factor == 1 else x * factor
-
-
-_covering_size = lru_cache(maxsize=1024)(covering_size)

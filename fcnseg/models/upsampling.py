@@ -31,13 +31,20 @@ def upsampled(scores: Tensor, layer: Layer, start: int, size: tuple[int, int], f
         fade: to zero beyond the outermost scores, as the reference's deconvolutions; else these are repeated, also
             beyond the layer's last row and column.
     """
-    rows, columns = (_Needed.of(layer, n, start, m, fade) for n, m in zip(scores.shape[-2:], size, strict=True))
+    if any(isinstance(n, torch.SymInt) for n in (*scores.shape, *size)):
+        rows = columns = _Needed.of_any(layer, start, fade)
+    else:
+        rows, columns = (_Needed.of(layer, n, start, m, fade) for n, m in zip(scores.shape[-2:], size, strict=True))
     scores = F.pad(scores, (*columns.pad, *rows.pad))
     if layer.kernel % 2 == 0:
         x = F.interpolate(scores, scale_factor=layer.stride, mode="bilinear", align_corners=False)
     else:
         height, width = (layer.stride * (n - 1) + 1 for n in scores.shape[-2:])
         x = F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=True)
+    if isinstance(x.shape[-1], torch.SymInt) or isinstance(x.shape[-2], torch.SymInt):
+        # Whether they end beyond the interpolation is not known either; it is within a stride.
+        x, margin = F.pad(x, [layer.stride] * 4, mode="replicate"), layer.stride
+        return x[..., rows.first + margin :, columns.first + margin :][..., : size[0], : size[1]]
     return _cut(x, rows.first, columns.first, size)
 
 
@@ -55,13 +62,22 @@ class _Needed:
 
     @classmethod
     def of(cls, layer: Layer, samples: int, start: int, length: int, fade: bool) -> "_Needed":
-        stride, even = layer.stride, layer.kernel % 2 == 0
-        first = start + layer.padding - (stride // 2 if even else stride - 1)
+        stride, even, first = layer.stride, layer.kernel % 2 == 0, cls._begin(layer, start)
         shift = stride - 1 if even else 0  # twice the pixels from an interpolation's begin to its first sample
         before, after = ((2 * pixel - shift) // (2 * stride) for pixel in (first, first + length - 1))
         least, most = (-1, samples) if fade else (0, samples - 1)
         before, after = min(max(before, least), most), min(max(after + 1, least), most)
         return cls((-before, after + 1 - samples), first - stride * before)
+
+    @classmethod
+    def of_any(cls, layer: Layer, start: int, fade: bool) -> "_Needed":
+        """For a number of scores and pixels that is not known: all of the scores."""
+        return cls((int(fade), int(fade)), cls._begin(layer, start) + layer.stride * fade)
+
+    @staticmethod
+    def _begin(layer: Layer, start: int) -> int:
+        """The first pixel in the interpolation of all scores."""
+        return start + layer.padding - (layer.stride // 2 if layer.kernel % 2 == 0 else layer.stride - 1)
 
 
 def _cut(x: Tensor, top: int, left: int, size: tuple[int, int]) -> Tensor:
