@@ -21,6 +21,7 @@ _HOMES = {
     "list_models": "fcnseg.models",
     "load_caffe_weights": "fcnseg.models",
     "load_weights": "fcnseg.models",
+    "optimise": "fcnseg.models",
     "read_caffemodel": "fcnseg.models",
     "summarise": "fcnseg.models",
     "Predictor": "fcnseg.inference",
@@ -36,6 +37,7 @@ __all__ = [
     "list_models",
     "load_caffe_weights",
     "load_weights",
+    "optimise",
     "read_caffemodel",
     "summarise",
 ]

@@ -1,6 +1,5 @@
 """`fcnseg evaluate`: score a model on a dataset."""
 
-import torch
 from omegaconf import DictConfig, open_dict
 
 from fcnseg.commands.common import require_value
@@ -8,7 +7,7 @@ from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
 from fcnseg.inference.device import default_device
 from fcnseg.labels import LabelSpace
-from fcnseg.models import from_pretrained
+from fcnseg.models import from_pretrained, optimise
 from fcnseg.models.spec import ModelSpec
 from fcnseg.runs.building import build_data
 from fcnseg.runs.folder import output_folder, relative
@@ -16,7 +15,8 @@ from fcnseg.runs.folder import output_folder, relative
 
 def run(config: DictConfig) -> None:
     checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
-    model = from_pretrained(checkpoint).to(default_device(config.device)).to(memory_format=torch.channels_last)
+    model = from_pretrained(checkpoint).to(default_device(config.device))
+    model = optimise(model, str(config.precision), bool(config.compile))
     with open_dict(config):
         config.data.size = list(model.spec.input_size) if model.spec.input_size else None
     data = build_data(config, train=False)
@@ -27,7 +27,7 @@ def run(config: DictConfig) -> None:
     data.setup("validate")
     folder = output_folder()
     evaluation = evaluate(model, data.validation_loader())
-    write_report(evaluation, model, data, folder, {"checkpoint": checkpoint})
+    write_report(evaluation, model, data, folder, {"checkpoint": checkpoint, "precision": str(config.precision)})
     print(f"scores and pictures  {relative(folder)}")
 
 

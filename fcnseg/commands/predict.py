@@ -21,7 +21,10 @@ def run(config: DictConfig) -> None:
     names = output_names(images)
     _spare_inputs(images, names, output)
     _require_writable(output)
-    predictor = Predictor.from_pretrained(checkpoint, device=config.device)
+    precision = str(config.precision)
+    predictor = Predictor.from_pretrained(
+        checkpoint, device=config.device, precision=precision, compile=bool(config.compile)
+    )
     failures = []
     for path, name in track(list(zip(images, names, strict=True)), description="predicting"):
         try:
@@ -34,6 +37,9 @@ def run(config: DictConfig) -> None:
         except OSError as error:
             raise _unwritable(output, error) from error
     if len(failures) < len(images):
+        if predictor.agreement is not None:
+            told = f"{predictor.agreement:.2%} of the first image's pixels have the class of 32-true"
+            print(f"precision {predictor.precision}: in bf16-mixed {told}")
         print(f"{len(images) - len(failures)} masks  {output / 'masks'}\noverlays  {output / 'overlays'}")
     if failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""

@@ -1,5 +1,6 @@
 """The confusion matrix of predictions and labels, counted on the device."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,23 +10,28 @@ from torchmetrics import Metric
 from fcnseg.labels import IGNORE_INDEX
 
 
-def confusion_matrix(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
-    """(classes, classes) int64 pixel counts, rows = labels, columns = predictions; ignored pixels do not count.
+def confusion_matrices(predictions: Sequence[Tensor], labels: Sequence[Tensor], classes: int) -> Tensor:
+    """(N, classes, classes) int64 pixel counts of N images, rows = labels, columns = predictions, on their device.
 
-    One count of integers, exact and the same with `deterministic=true`, where torchmetrics compares every pixel with
-    every cell of the matrix instead and needs gigabytes for one mask.
+    Ignored pixels do not count. It is one count of integers for all of them, exact and the same with
+    `deterministic=true`, where torchmetrics compares every pixel with every cell of the matrix instead and needs
+    gigabytes for one mask.
 
     Args:
-        prediction: of any shape, values from 0 to classes - 1.
-        label: of the same shape, values from 0 to classes - 1, or 255 where ignored.
+        predictions: of any shapes, values from 0 to classes - 1.
+        labels: of the same shapes, values from 0 to classes - 1, or 255 where ignored.
     """
-    cell = torch.where(label == IGNORE_INDEX, classes * classes, label.long() * classes + prediction)
-    counts = torch.bincount(cell.flatten(), minlength=classes * classes + 1)
-    return counts[:-1].view(classes, classes)
+    cells = classes * classes + 1  # the last is for ignored pixels
+    found = [
+        (torch.where(label == IGNORE_INDEX, cells - 1, label.long() * classes + prediction) + number * cells).flatten()
+        for number, (prediction, label) in enumerate(zip(predictions, labels, strict=True))
+    ]
+    counts = torch.bincount(torch.cat(found), minlength=cells * len(found)).view(len(found), cells)
+    return counts[:, :-1].unflatten(1, (classes, classes))
 
 
 class ConfusionMatrix(Metric):
-    """`confusion_matrix` added up over updates and processes, as a metric of torchmetrics."""
+    """`confusion_matrices` added up over images, updates and processes, as a metric of torchmetrics."""
 
     full_state_update = False
     counts: Tensor
@@ -35,8 +41,8 @@ class ConfusionMatrix(Metric):
         self.classes = classes
         self.add_state("counts", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, prediction: Tensor, label: Tensor) -> None:
-        self.counts += confusion_matrix(prediction, label, self.classes)
+    def update(self, predictions: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
+        self.counts += confusion_matrices(predictions, labels, self.classes).sum(dim=0)
 
     def compute(self) -> Tensor:
         return self.counts

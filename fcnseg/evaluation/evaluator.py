@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from rich.progress import track
+from torch import Tensor
 
 from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
 from fcnseg.evaluation.comparison import save_matrices
-from fcnseg.evaluation.confusion import confusion_matrix
+from fcnseg.evaluation.confusion import confusion_matrices
 from fcnseg.evaluation.metrics import scores, to_dict
 from fcnseg.evaluation.report import Example, print_table, save_confusion, save_examples, write_json
 from fcnseg.inference import Predictor
@@ -47,7 +48,7 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(model: FCN, loader: Iterable[dict[str, Any]]) -> Evaluation:
-    """Score a model in float32, with every mask in its own size.
+    """Score a model, with every mask in its own size.
 
     Args:
         model: on the device to use; put into evaluation mode for the time of the call.
@@ -59,17 +60,18 @@ def evaluate(model: FCN, loader: Iterable[dict[str, Any]]) -> Evaluation:
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    matrices, names = [], []
+    matrices: list[Tensor] = []
+    names: list[str] = []
     for batch in track(loader, description="evaluating", transient=True):
-        images = batch["image"].to(device)
-        for image, mask, name in zip(images.split(1), batch["mask"], batch["name"], strict=True):
-            prediction = model.segment(image, mask.shape)[0]
-            matrices.append(confusion_matrix(prediction, mask.to(device), model.spec.num_classes).cpu().numpy())
-            names.append(name)
+        masks = [mask.to(device) for mask in batch["mask"]]
+        predictions = model.segment_each(batch["image"].to(device), [mask.shape for mask in masks])
+        matrices.append(confusion_matrices(predictions, masks, model.spec.num_classes))
+        names.extend(batch["name"])
     model.train(was_training)
-    if not any(matrix.any() for matrix in matrices):
+    per_image = torch.cat(matrices).cpu().numpy()
+    if not per_image.any():
         raise InputError(UNLABELLED)
-    return Evaluation(np.stack(matrices), tuple(names))
+    return Evaluation(per_image, tuple(names))
 
 
 def write_report(
@@ -96,12 +98,10 @@ def write_report(
 
 
 def _examples(indices: set[int], evaluation: Evaluation, model: FCN, data: SegmentationData) -> dict[int, Example]:
-    was_training = model.training
-    predictor = Predictor(model, device=str(next(model.parameters()).device))
+    predictor = Predictor(model, device=str(model.mean.device))
     shown = {}
     for index in indices:
         image, mask, name = data.val[index]
         found = predictor(image, scaled=True)
         shown[index] = Example(name, found.image, mask, found.mask, float(evaluation.mean_iou[index]))
-    model.train(was_training)
     return shown

@@ -1,4 +1,4 @@
-"""Choosing the device that a network runs on."""
+"""Choosing the device that a network runs on, and a precision that it is fast in."""
 
 import torch
 
@@ -19,3 +19,19 @@ def default_device(name: str | None = None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device={name}: not available here") from error
     return device
+
+
+def fast_precision(device: torch.device | None = None) -> str:
+    """ "bf16-mixed" where a device multiplies bfloat16 itself; "32-true" elsewhere.
+
+    Emulated bfloat16 is slower than float32, so an older processor computes in float32.
+
+    Args:
+        device: the first GPU, or else the CPU, by default.
+    """
+    if (device or default_device()).type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "amx_tile"))
+    return "bf16-mixed" if native else "32-true"

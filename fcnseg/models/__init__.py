@@ -5,24 +5,28 @@ from fcnseg.models.caffemodel import read_caffemodel
 from fcnseg.models.fcn import FCN
 from fcnseg.models.loading import from_pretrained, load_checkpoint
 from fcnseg.models.names import list_models
+from fcnseg.models.optimised import OptimisedFCN, optimise
 from fcnseg.models.registry import create_model
 from fcnseg.models.spec import ModelSpec
 from fcnseg.models.summary import summarise
-from fcnseg.models.upsampling import resample
+from fcnseg.models.upsampling import likeliest, resample
 from fcnseg.models.weights import LoadReport, describe_weights, load_caffe_weights, load_weights
 
 __all__ = [
     "FCN",
     "LoadReport",
     "ModelSpec",
+    "OptimisedFCN",
     "build",
     "create_model",
     "describe_weights",
     "from_pretrained",
+    "likeliest",
     "list_models",
     "load_caffe_weights",
     "load_checkpoint",
     "load_weights",
+    "optimise",
     "read_caffemodel",
     "resample",
     "summarise",

@@ -4,7 +4,7 @@ Layer names are the paper's: fc6 and fc7 are the classifier as convolutions, sco
 score_<tap> the skips; upscore layers are bilinear and fixed. All crops come out of `fcnseg.geometry`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from fcnseg.models.saving import Storable
 from fcnseg.models.spec import ModelSpec
 from fcnseg.models.surroundings import Surroundings
 from fcnseg.models.tracing import trace_network
-from fcnseg.models.upsampling import resample, upsampled
+from fcnseg.models.upsampling import likeliest, resample, upsampled
 
 
 @dataclass(frozen=True)
@@ -205,12 +205,17 @@ class FCN(nn.Module, Storable):
         return (values - self.mean) / self.std
 
     def segment(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """(N, C, h, w) images in file values to (N, H, W) int64 masks at `size` = (H, W).
+        """(N, C, h, w) images in file values to (N, H, W) int64 masks at `size` = (H, W), as `segment_each`."""
+        return torch.stack(self.segment_each(images, [size] * len(images)))
+
+    def segment_each(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """(N, C, h, w) images in file values to N int64 masks, each of its own size (H, W).
 
         Logits are resampled before the likeliest class is taken, so that a mask at an image's own size
         has smooth outlines. Evaluation and prediction both come through here.
         """
-        return resample(self.logits(images), size).argmax(dim=1)
+        logits = self.logits(images).split(1)  # at full size one after the other: together they may be gigabytes
+        return [likeliest(resample(one, size))[0] for one, size in zip(logits, sizes, strict=True)]
 
     def logits(self, images: Tensor) -> Tensor:
         """(N, C, h, w) images in file values to (N, num_classes, h, w) logits.

@@ -13,11 +13,12 @@ from torch import nn
 from fcnseg.data import SegmentationData
 from fcnseg.data.storage.packing import packed_nodes
 from fcnseg.errors import InputError
+from fcnseg.inference.device import fast_precision
 from fcnseg.models import FCN
 from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import AtomicCheckpointIO
 from fcnseg.training.losses import SegmentationLoss
-from fcnseg.training.precision import check_precision, fast_precision
+from fcnseg.training.precision import check_precision
 
 KEYS = ("root", "packed", "parts", "domains")
 """What of `config.data` says how to build it, and is no argument of `SegmentationData`."""

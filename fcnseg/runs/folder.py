@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
-from fcnseg.training.precision import fast_precision
+from fcnseg.inference.device import fast_precision
 
 
 def output_folder() -> Path:

@@ -17,7 +17,7 @@ from fcnseg.evaluation.confusion import ConfusionMatrix
 from fcnseg.evaluation.evaluator import UNLABELLED
 from fcnseg.evaluation.metrics import Scores, scores, to_dict
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
-from fcnseg.models import FCN, resample
+from fcnseg.models import FCN, likeliest, resample
 from fcnseg.training.losses import CrossEntropy, SegmentationLoss
 from fcnseg.training.optimisation import default_of, parameter_groups
 from fcnseg.training.processes import all_reduce_sum, count_processes, synchronised_statistics
@@ -194,13 +194,14 @@ class SegmentationModule(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         loss = self.loss.mean if isinstance(self.loss, SegmentationLoss) else self.loss
+        predictions, masks = [], batch["mask"]
         with torch.autocast(self.device.type, enabled=False):
-            logits = self.model.logits(batch["image"])
-            for one, mask in zip(logits.split(1), batch["mask"], strict=True):
+            for one, mask in zip(self.model.logits(batch["image"]).split(1), masks, strict=True):
                 full = resample(one, mask.shape)
-                self.confusion.update(full.argmax(dim=1), mask[None])
+                predictions.append(likeliest(full)[0])
                 labelled = (mask != IGNORE_INDEX).any()
                 self._validation_loss += torch.stack([loss(full, mask[None]) * labelled, labelled])
+        self.confusion.update(predictions, masks)
 
     def on_validation_epoch_end(self) -> None:
         self.last_scores = scores(self.confusion.compute())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from fcnseg.evaluation.confusion import ConfusionMatrix, confusion_matrix
+from fcnseg.evaluation.confusion import ConfusionMatrix, confusion_matrices
 
 
 def masks(classes: int, *shape: int, ignored: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,7 +27,7 @@ def deterministic() -> Iterator[None]:
 def test_it_is_torchmetrics_own(classes: int) -> None:
     prediction, label = masks(classes, 2, 40, 50)
     expected = multiclass_confusion_matrix(prediction, label, classes, ignore_index=255)
-    assert torch.equal(confusion_matrix(prediction, label, classes), expected)
+    assert torch.equal(confusion_matrices(prediction, label, classes).sum(dim=0), expected)
 
 
 def test_a_loop_counts_the_same() -> None:
@@ -36,13 +36,21 @@ def test_a_loop_counts_the_same() -> None:
     for p, k in zip(prediction.flatten().tolist(), label.flatten().tolist(), strict=True):
         if k != 255:
             counts[k, p] += 1
-    assert confusion_matrix(prediction, label.byte(), 3).tolist() == counts.tolist()
+    assert confusion_matrices([prediction], [label.byte()], 3).tolist() == [counts.tolist()]
 
 
 def test_one_class_and_no_label_make_a_matrix_too() -> None:
     prediction, label = masks(1, 5, 6)
-    assert confusion_matrix(prediction, label, 1).tolist() == [[int((label == 0).sum())]]
-    assert confusion_matrix(prediction, torch.full_like(label, 255), 1).tolist() == [[0]]
+    assert confusion_matrices([prediction], [label], 1).tolist() == [[[int((label == 0).sum())]]]
+    assert confusion_matrices([prediction], [torch.full_like(label, 255)], 1).tolist() == [[[0]]]
+
+
+def test_images_of_several_sizes_are_counted_each_on_its_own() -> None:
+    pairs = [masks(5, 20, 30), masks(5, 7, 9), masks(5, 1, 1, ignored=0)]
+    found = confusion_matrices(*zip(*pairs, strict=True), 5)
+    assert found.shape == (3, 5, 5)
+    for matrix, (prediction, label) in zip(found, pairs, strict=True):
+        assert torch.equal(matrix, multiclass_confusion_matrix(prediction, label, 5, ignore_index=255))
 
 
 def test_updates_add_up() -> None:
@@ -50,7 +58,7 @@ def test_updates_add_up() -> None:
     both = [masks(4, 3, 20, 30), masks(4, 1, 7, 5)]
     for prediction, label in both:
         metric.update(prediction, label)
-    assert torch.equal(metric.compute(), sum(confusion_matrix(*pair, 4) for pair in both))
+    assert torch.equal(metric.compute(), sum(confusion_matrices(*pair, 4).sum(dim=0) for pair in both))
     metric.reset()
     assert not metric.compute().any()
 
@@ -60,6 +68,6 @@ def test_with_deterministic_algorithms_it_takes_a_few_bytes_per_pixel() -> None:
     """torchmetrics' takes a comparison with every cell there: 969 bytes per pixel with 11 classes."""
     prediction, label = masks(11, 100, 100)
     with torch.profiler.profile(profile_memory=True) as profile:
-        confusion_matrix(prediction, label, 11)
+        confusion_matrices([prediction], [label], 11)
     allocated = [event.cpu_memory_usage for event in profile.events()]
     assert 0 < max(allocated) <= 4 * 8 * prediction.numel()

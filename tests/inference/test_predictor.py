@@ -17,11 +17,12 @@ from torchvision import tv_tensors
 from fcnseg.data import STREET11, CityScenes
 from fcnseg.errors import InputError
 from fcnseg.inference import Predictor
+from fcnseg.inference.device import fast_precision
 from fcnseg.models import create_model, resample
 
 
 @pytest.fixture(scope="module")
-def predictor():
+def model():
     """An untrained network whose scores are not all zero, so that masks have structure."""
     torch.manual_seed(0)
     model = create_model(
@@ -29,6 +30,11 @@ def predictor():
     )
     for name in ("score_fr", "score_pool1", "score_pool2"):
         torch.nn.init.normal_(model.get_submodule(name).weight)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def predictor(model):
     return Predictor(model, device="cpu")
 
 
@@ -94,7 +100,7 @@ def untrained(channels, **options):
     torch.manual_seed(0)
     model = create_model("fcn32s_alexnet", num_classes=4, in_channels=channels, width=0.1, **options)
     torch.nn.init.normal_(model.score_fr.weight)
-    return model
+    return model.eval()
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -166,8 +172,8 @@ def test_a_model_without_label_space_gets_numbered_classes():
     assert len(set(space.palette)) == 3
 
 
-def test_a_stored_model_predicts_the_same(predictor, image, tmp_path, fcnseg):
-    predictor.model.save_pretrained(tmp_path / "model")
+def test_a_stored_model_predicts_the_same(model, predictor, image, tmp_path, fcnseg):
+    model.save_pretrained(tmp_path / "model")
     expected = predictor(image).mask
     loaded = Predictor.from_pretrained(tmp_path / "model", device="cpu")
     np.testing.assert_array_equal(loaded(image).mask, expected)
@@ -387,3 +393,27 @@ def test_a_model_is_loaded_without_what_takes_seconds_to_import() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(fast_precision(torch.device("cpu")) == "32-true", reason="this processor emulates bfloat16")
+@pytest.mark.parametrize(("least", "kept"), [(0.5, "bf16-mixed"), (1.01, "32-true")])
+def test_a_fast_precision_is_kept_where_the_first_mask_agrees(model, image, monkeypatch, least, kept):
+    monkeypatch.setattr(Predictor, "AGREEMENT", least)
+    auto = Predictor(model, device="cpu", precision="auto")
+    assert (auto.precision, auto.agreement) == ("bf16-mixed", None)
+    mask = auto(image).mask
+    assert auto.precision == kept
+    both = [Predictor(model, device="cpu", precision=precision)(image).mask for precision in ("bf16-mixed", "32-true")]
+    assert auto.agreement == (both[0] == both[1]).mean()
+    np.testing.assert_array_equal(mask, both[kept == "32-true"])
+
+
+def test_training_that_goes_on_does_not_change_a_predictor(image):
+    torch.manual_seed(0)
+    model = create_model("fcn32s_vgg16_bn", num_classes=5, width=0.05).train()
+    torch.nn.init.normal_(model.score_fr.weight)
+    predictor = Predictor(model, device="cpu")
+    assert model.training
+    before = predictor(image).mask
+    model(torch.randn(2, 3, 64, 64))  # changes the running statistics
+    np.testing.assert_array_equal(predictor(image).mask, before)

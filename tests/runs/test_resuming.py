@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fcnseg.commands import configuration, train
-from fcnseg.training.precision import fast_precision
+from fcnseg.inference.device import fast_precision
 from tests.commands import processes
 from tests.commands.processes import in_a_process, state, stop_when
 
