@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "score a checkpoint on a dataset",
     "predict": "segment a file, a folder or a glob of images",
     "geometry": "show a network layer by layer: sizes, places on the image, costs, crops",
+    "benchmark": "measure networks on this machine: latency, throughput, memory, GFLOP/s",
     "data create": "describe a dataset of image and label files: pairs, classes, statistics",
     "data inspect": "check every file of a dataset, and show all that is wrong in one report",
     "data pack": "write a dataset into shards that read fast",

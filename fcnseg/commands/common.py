@@ -1,7 +1,9 @@
 """What several subcommands do alike."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -19,6 +21,31 @@ def require_value(config: DictConfig, key: str, example: str) -> str:
     if OmegaConf.is_missing(config, key) or config[key] is None:
         raise InputError(f"{key}: a value is missing; give it as {key}={example}")
     return str(config[key])
+
+
+def require_writable(output: Path, *parts: str) -> None:
+    """Refuse, before anything is computed, an output that is no folder or takes no files, or whose parts are so.
+
+    Nothing is made yet: a command that ends for another reason leaves no empty folders.
+
+    Raises:
+        InputError: saying what is in the way.
+    """
+    for folder in [output / part for part in parts] or [output]:
+        try:
+            nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        except OSError as error:
+            raise unwritable(output, error) from error
+        if not nearest.is_dir():
+            raise InputError(f"output={output}: {nearest} is a file; expected a folder")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise InputError(f"output={output}: nothing may be written in {nearest.absolute()}")
+
+
+def unwritable(output: Path, error: OSError) -> InputError:
+    """What to raise where writing into an output folder has failed."""
+    where = f"{error.filename}: " if error.filename else ""
+    return InputError(f"output={output}: cannot be written ({where}{error.strerror or error})")
 
 
 @contextmanager

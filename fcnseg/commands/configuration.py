@@ -48,6 +48,10 @@ OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("sweep_name", lambda name: name, use_cache=True, replace=True)
 
 
+PLAIN_MODEL = ("benchmark",)
+"""Commands whose `model` is a plain setting, which takes several names and files, and no config group."""
+
+
 def register_models(overrides: Sequence[str] = ()) -> None:
     """Offer every name of the model registry in the config group `model`, with `create_model`'s defaults.
 
@@ -72,7 +76,10 @@ def run(command: str, overrides: Sequence[str], task: Callable[[DictConfig], Any
     A sweep (`--multirun`) goes on after a run that failed; the first error is raised at its end.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own printer
-    register_models(overrides)
+    if command in PLAIN_MODEL:
+        ConfigStore.instance().repo.pop("model", None)  # another command of this process may have offered it
+    else:
+        register_models(overrides)
     full = list(sys.argv)
     errors: list[Exception] = []
 

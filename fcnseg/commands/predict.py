@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.progress import track
 
-from fcnseg.commands.common import require_value
+from fcnseg.commands.common import require_value, require_writable, unwritable
 from fcnseg.data.files.listing import list_images
 from fcnseg.errors import InputError
 from fcnseg.inference import Predictor
@@ -20,7 +20,7 @@ def run(config: DictConfig) -> None:
     output = Path(require_value(config, "output", "FOLDER"))
     names = output_names(images)
     _spare_inputs(images, names, output)
-    _require_writable(output)
+    require_writable(output, "masks", "overlays")
     precision = str(config.precision)
     predictor = Predictor.from_pretrained(
         checkpoint, device=config.device, precision=precision, compile=bool(config.compile)
@@ -35,7 +35,7 @@ def run(config: DictConfig) -> None:
         try:
             segmentation.save(output / "masks" / name, output / "overlays" / name, config.opacity)
         except OSError as error:
-            raise _unwritable(output, error) from error
+            raise unwritable(output, error) from error
     if len(failures) < len(images):
         if predictor.agreement is not None:
             told = f"{predictor.agreement:.2%} of the first image's pixels have the class of 32-true"
@@ -91,27 +91,6 @@ def _apart(paths: Sequence[Path]) -> list[Path]:
 
 def _png(path: Path) -> Path:
     return path.with_name(f"{path.name}.png")
-
-
-def _require_writable(output: Path) -> None:
-    """Refuse, before anything is computed, an output that is no folder or takes no files.
-
-    Nothing is made yet: a command that ends for another reason leaves no empty folders.
-    """
-    for folder in (output / "masks", output / "overlays"):
-        try:
-            nearest = next(path for path in (folder, *folder.parents) if path.exists())
-        except OSError as error:
-            raise _unwritable(output, error) from error
-        if not nearest.is_dir():
-            raise InputError(f"output={output}: {nearest} is a file; expected a folder")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise InputError(f"output={output}: nothing may be written in {nearest.absolute()}")
-
-
-def _unwritable(output: Path, error: OSError) -> InputError:
-    where = f"{error.filename}: " if error.filename else ""
-    return InputError(f"output={output}: cannot be written ({where}{error.strerror or error})")
 
 
 def _spare_inputs(images: Sequence[Path], names: Sequence[Path], output: Path) -> None:

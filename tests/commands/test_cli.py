@@ -28,7 +28,7 @@ def test_help_names_every_command_without_importing_torch():
     assert "fcnseg train experiment=demo" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "benchmark"])
 def test_every_command_explains_itself_with_an_example(fcnseg, capsys, command):
     assert fcnseg(command, "--help") == 0
     shown = capsys.readouterr().out

@@ -1,6 +1,6 @@
 """Every command line that README, notebooks and `--help` show, carried out as it is printed, over small files.
 
-Trainings are made short by further overrides, and nothing else is changed.
+Trainings and benchmarks are made short by further overrides, and nothing else is changed.
 """
 
 import json
@@ -40,6 +40,7 @@ STANDS_FOR = {
     "labels=FOLDER": "labels=PATH/trainannot",
     "val_images=FOLDER": "val_images=PATH/val",
     "val_labels=FOLDER": "val_labels=PATH/valannot",
+    "model=[PATH,demo]": f"model=[{DEMO},demo]",
 }
 """Words for something of the user's, where there is no file of that very name."""
 
@@ -47,6 +48,8 @@ TRAIN = (
     "data.size=[24,32]", "data.num_workers=0", "data.batch_size=4", "model.width=0.05", "trainer.max_steps=2",
     "trainer.accelerator=cpu", "trainer.num_sanity_val_steps=0", "callbacks.progress=null", "logger.tensorboard=null",
 )  # fmt: skip
+
+BENCHMARK = ("size=[24,32]", "width=0.05", "rounds=1")
 
 
 def printed() -> list[str]:
@@ -77,6 +80,8 @@ def shortened(line: str) -> list[str]:
     embedded = "camvid" not in line and "data=" not in line
     if words[0] == "evaluate":
         return [*words, "data.val.length=2"] if embedded else words
+    if words[0] == "benchmark":
+        return [*words, *BENCHMARK]
     if words[0] != "train" or "--help" in words:
         return words
     domains = ["real", "synthetic"] if embedded else ["synthetic"] if "bgc" in line else []
