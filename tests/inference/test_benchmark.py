@@ -27,8 +27,8 @@ def tiny(name: str = "fcn8s_vgg16", **options: object) -> FCN:
 
 def test_there_is_a_row_for_every_combination_in_order():
     settings = Settings(
-        size=[(24, 32), (33, 17)], batch=[1, 2], precision=["32-true", "bf16-mixed"], form=["plain", "channels_last"], rounds=2,
-        what=["forward", "step"], memory=False,
+        size=[(24, 32), (33, 17)], batch=[1, 2], precision=["32-true", "bf16-mixed"], form=["plain", "channels_last"],
+        what=["forward", "step"], rounds=2, memory=False,
     )  # fmt: skip
     models = {"one": tiny(), "two": tiny("fcn32s_alexnet")}
     calls: list[None] = []
