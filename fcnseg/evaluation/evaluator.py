@@ -65,10 +65,10 @@ def evaluate(model: FCN, loader: Iterable[dict[str, Any]]) -> Evaluation:
     for batch in track(loader, description="evaluating", transient=True):
         masks = [mask.to(device) for mask in batch["mask"]]
         predictions = model.segment_each(batch["image"].to(device), [mask.shape for mask in masks])
-        matrices.append(confusion_matrices(predictions, masks, model.spec.num_classes))
+        matrices.append(confusion_matrices(predictions, masks, model.spec.num_classes).cpu())
         names.extend(batch["name"])
     model.train(was_training)
-    per_image = torch.cat(matrices).cpu().numpy()
+    per_image = torch.cat(matrices).numpy()
     if not per_image.any():
         raise InputError(UNLABELLED)
     return Evaluation(per_image, tuple(names))

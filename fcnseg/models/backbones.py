@@ -18,6 +18,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from fcnseg.models.recomputing import recomputed
+
 _CAFFE_PADDING = 100
 
 
@@ -58,10 +60,13 @@ class Chain(Backbone):
         fc_channels: int,
     ) -> None:
         super().__init__(taps, channels, fc6_kernel, fc_channels)
+        self.checkpoint_activations = False
         for name, layer in layers.items():
             self.add_module(name, layer)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        if self.checkpoint_activations:
+            return self._in_blocks(images)
         taps = {}
         x = images
         for name, layer in self.named_children():
@@ -69,6 +74,25 @@ class Chain(Backbone):
             if name in self.taps:
                 taps[name] = x
         return taps
+
+    def _in_blocks(self, images: Tensor) -> dict[str, Tensor]:
+        """The same, but from one pooling or tap to the next nothing is kept for the backward pass."""
+        taps, x = {}, images
+        block: list[nn.Module] = []
+        for name, layer in self.named_children():
+            block.append(layer)
+            if name in self.taps or isinstance(layer, nn.MaxPool2d):
+                x = recomputed(partial(_run, tuple(block)), x, self)
+                block = []
+            if name in self.taps:
+                taps[name] = x
+        return taps
+
+
+def _run(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 def _vgg(

@@ -27,6 +27,7 @@ class SampleDropout(nn.Dropout):
         finally:
             self._generators = None
 
+    @torch.compiler.disable  # generators are new in every step, and would make the compiler begin anew
     def forward(self, input: Tensor) -> Tensor:
         """(N, ...) values, a share `p` of them zero and the others larger by 1 / (1 - p) in training.
 

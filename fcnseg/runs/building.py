@@ -15,13 +15,17 @@ from fcnseg.data.storage.packing import packed_nodes
 from fcnseg.errors import InputError
 from fcnseg.inference.device import fast_precision
 from fcnseg.models import FCN
+from fcnseg.models.backbones import Chain
 from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import AtomicCheckpointIO
 from fcnseg.training.losses import SegmentationLoss
-from fcnseg.training.precision import check_precision
+from fcnseg.training.precision import check_precision, use_tf32
 
 KEYS = ("root", "packed", "parts", "domains")
 """What of `config.data` says how to build it, and is no argument of `SegmentationData`."""
+
+OURS = ("checkpoint_activations", "compile", "tf32")
+"""What of `config.trainer` is no argument of Lightning's."""
 
 
 def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
@@ -109,6 +113,14 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
     # The memory layout that convolutions are fastest in, on CPUs and GPUs alike.
     model = model.to(memory_format=torch.channels_last)
     check_optimizer(config)
+    if config.trainer.checkpoint_activations:
+        if not isinstance(model.backbone, Chain):
+            raise InputError(
+                f"trainer.checkpoint_activations: {model.spec.name} is over a trunk of timm; expected false"
+            )
+        model.backbone.checkpoint_activations = True
+    if config.trainer.compile:
+        model.compile()
     return SegmentationModule(
         model,
         loss=build_loss(config.loss, data),
@@ -172,8 +184,9 @@ def build_trainer(config: DictConfig, folder: Path) -> Trainer:
     if config.trainer.precision == "auto":
         config.trainer.precision = fast_precision()
     check_precision(config.trainer.precision)
+    use_tf32(config.trainer.tf32)
     return instantiate(
-        config.trainer,
+        OmegaConf.masked_copy(config.trainer, [key for key in config.trainer if key not in OURS]),
         callbacks=callbacks,
         logger=loggers,
         plugins=[AtomicCheckpointIO()],

@@ -124,7 +124,7 @@ def train(training: Training) -> float | None:
     started = time.monotonic()
     with training_together(trainer, training, meeting):
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-        return report(trainer, module.model, data, folder, seconds=time.monotonic() - started)
+        return report(trainer, module, data, folder, seconds=time.monotonic() - started)
 
 
 @contextmanager

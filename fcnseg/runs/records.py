@@ -12,16 +12,19 @@ from pytorch_lightning.utilities import rank_zero_only
 from fcnseg.data import SegmentationData
 from fcnseg.evaluation import evaluate, write_report
 from fcnseg.evaluation.report import write_json
-from fcnseg.models import FCN
 from fcnseg.runs.folder import relative
 from fcnseg.runs.stages import Stage
+from fcnseg.training import SegmentationModule
 
 
 @rank_zero_only
-def report(trainer: Trainer, model: FCN, data: SegmentationData, folder: Path, seconds: float) -> float:
-    """Score the weights that training ended with, and write scores and pictures; returns their mean IoU."""
-    device = trainer.strategy.root_device
-    evaluation = evaluate(model.to(device), data.validation_loader())
+def report(trainer: Trainer, module: SegmentationModule, data: SegmentationData, folder: Path, seconds: float) -> float:
+    """Score the weights that training ended with, and write scores and pictures; returns their mean IoU.
+
+    Where the last validation was of these weights, its scores are taken.
+    """
+    model = module.model.to(trainer.strategy.root_device)
+    evaluation = module.current_evaluation(len(data.val)) or evaluate(model, data.validation_loader())
     facts: dict[str, Any] = {
         "step": trainer.global_step,
         "epoch": trainer.current_epoch,

@@ -55,13 +55,21 @@ class SegmentationLoss(nn.Module, ABC):
 
     def sum(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The weighted sum over the pixels, whatever the reduction."""
-        # Not torch's own reduction, whose order is left to chance on GPUs and refused with deterministic=true.
-        return self.per_pixel(logits, mask).sum()
+        return self.per_sample(logits, mask).sum()
 
     def weight(self, mask: Tensor) -> Tensor:
         """What the sum is divided by to give the mean: a scalar, of whole numbers where every pixel weighs 1."""
         # Everything stays on the device: reading the weight would make each step wait for the one before it.
-        return self.pixel_weights(mask).sum()
+        return self.weight_per_sample(mask).sum()
+
+    def per_sample(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """The weighted sum over each sample's pixels: (N,)."""
+        # Not torch's own reduction, whose order is left to chance on GPUs and refused with deterministic=true.
+        return self.per_pixel(logits, mask).sum(dim=(1, 2))
+
+    def weight_per_sample(self, mask: Tensor) -> Tensor:
+        """The weight of each sample in a mean: (N,)."""
+        return self.pixel_weights(mask).sum(dim=(1, 2))
 
     def mean(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The weighted mean over the pixels, whatever the reduction; comparable between images of any size."""
@@ -78,10 +86,13 @@ class SegmentationLoss(nn.Module, ABC):
             logits, mask: as in `forward`.
             domain: (N,) position of each sample's domain.
         """
-        pixels = self.per_pixel(logits, mask)
-        belongs = (torch.arange(len(self.domains), device=domain.device)[:, None] == domain).to(pixels.dtype)
-        weight = all_reduce_sum(belongs @ self.pixel_weights(mask).sum(dim=(1, 2)).to(pixels.dtype))
-        return belongs @ pixels.sum(dim=(1, 2)) / weight.clamp(min=1e-12)
+        return self.means_of_domains(self.per_sample(logits, mask), self.weight_per_sample(mask), domain)
+
+    def means_of_domains(self, sums: Tensor, weights: Tensor, domain: Tensor) -> Tensor:
+        """`per_domain_means` of what `per_sample` and `weight_per_sample` gave."""
+        belongs = (torch.arange(len(self.domains), device=domain.device)[:, None] == domain).to(sums.dtype)
+        weight = all_reduce_sum(belongs @ weights.to(sums.dtype))
+        return belongs @ sums / weight.clamp(min=1e-12)
 
 
 class CrossEntropy(SegmentationLoss):
@@ -135,11 +146,11 @@ class CrossEntropy(SegmentationLoss):
         self.register_buffer("domain_weights", by_name, persistent=False)
 
     def per_pixel(self, logits: Tensor, mask: Tensor) -> Tensor:
-        return F.cross_entropy(logits, mask, self.weights, ignore_index=IGNORE_INDEX, reduction="none")
+        return F.cross_entropy(logits, mask.long(), self.weights, ignore_index=IGNORE_INDEX, reduction="none")
 
     def pixel_weights(self, mask: Tensor) -> Tensor:
         kept = mask != IGNORE_INDEX
-        return kept if self.weights is None else self.weights[mask * kept] * kept
+        return kept if self.weights is None else self.weights[mask.long() * kept] * kept
 
 
 def _in_order(weights: Mapping[str, float], domains: Sequence[str], reduction: str) -> Tensor:

@@ -1,42 +1,29 @@
 """The Lightning module: one FCN, its loss, its optimiser, and the scores of validation."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fcnseg.errors import InputError
-from fcnseg.evaluation.confusion import ConfusionMatrix
-from fcnseg.evaluation.evaluator import UNLABELLED
+from fcnseg.evaluation.confusion import ConfusionMatrix, confusion_matrices
+from fcnseg.evaluation.evaluator import UNLABELLED, Evaluation
 from fcnseg.evaluation.metrics import Scores, scores, to_dict
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.models import FCN, likeliest, resample
+from fcnseg.models.recomputing import frozen_statistics
 from fcnseg.training.losses import CrossEntropy, SegmentationLoss
 from fcnseg.training.optimisation import default_of, parameter_groups
-from fcnseg.training.processes import all_reduce_sum, count_processes, synchronised_statistics
+from fcnseg.training.processes import all_reduce_sum, count_processes, gathered, synchronised_statistics
+from fcnseg.training.progress import ProgressBar
 
 DOMAIN_STATISTICS = ("shared", "separate")
-
-
-@contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Normalise training batches without a trace in the running statistics."""
-    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    try:
-        yield
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
 
 
 class SegmentationModule(LightningModule):
@@ -91,13 +78,16 @@ class SegmentationModule(LightningModule):
         self.optimizer, self.scheduler, self.bias_lr_factor = optimizer, scheduler, bias_lr_factor
         self.confusion = ConfusionMatrix(model.spec.num_classes)
         self.last_scores: Scores | None = None
+        self.last_evaluation: Evaluation | None = None
         self.training_data = training_data
         self.domain_statistics = domain_statistics
         self._scored_at: dict[str, int] | None = None
+        self._evaluated_after = -1
         self.seed = 0
         self._accumulated: list[Tensor] = []  # weights of the batches since the last step of the optimiser
         self._accumulated_pixels = 1
         self._validation_loss = torch.zeros(2, dtype=torch.float64)
+        self._validated: list[tuple[int, str, np.ndarray]] = []
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images in file values to (N, num_classes, H, W) logits."""
@@ -123,7 +113,8 @@ class SegmentationModule(LightningModule):
         else:
             loss = self.loss(logits, mask)
             shown = all_reduce_sum(loss.detach().clone()) / count_processes()
-        self.log("train/loss", shown, prog_bar=True, batch_size=len(batch["image"]))
+        bar = self.trainer.progress_bar_callback  # for others than ours Lightning reads what is logged in each step
+        self.log("train/loss", shown, prog_bar=not isinstance(bar, ProgressBar), batch_size=len(batch["image"]))
         return loss
 
     def _over_all_processes(
@@ -135,18 +126,18 @@ class SegmentationModule(LightningModule):
         the sum, over weights that are those of the whole batch.
         """
         processes, weights = count_processes(), criterion.domain_weights
+        sums, pixels = criterion.per_sample(logits, mask), criterion.weight_per_sample(mask)
         if domain is not None and (weights is not None or len(criterion.domains) > 1):
-            with torch.set_grad_enabled(weights is not None):
-                parts = criterion.per_domain_means(logits, mask, domain)
+            parts = criterion.means_of_domains(sums if weights is not None else sums.detach(), pixels, domain)
             means = all_reduce_sum(parts.detach().clone())
             self.log_dict({f"train/loss_{name}": mean for name, mean in zip(criterion.domains, means, strict=True)})
             if weights is not None:
                 return (weights * parts).sum() * processes, (weights * means).sum()
-        total = criterion.sum(logits, mask)
+        total = sums.sum()
         whole = all_reduce_sum(total.detach().clone())
         if criterion.reduction == "sum":
             return total * processes, whole
-        weight = all_reduce_sum(criterion.weight(mask)).to(total.dtype).clamp(min=1e-12)
+        weight = all_reduce_sum(pixels.sum()).to(total.dtype).clamp(min=1e-12)
         if self.trainer.accumulate_grad_batches == 1:
             return total * processes / weight, whole / weight
         if not self._accumulated:
@@ -191,6 +182,7 @@ class SegmentationModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._validation_loss = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self._validated, self.last_evaluation = [], None
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         loss = self.loss.mean if isinstance(self.loss, SegmentationLoss) else self.loss
@@ -201,7 +193,9 @@ class SegmentationModule(LightningModule):
                 predictions.append(likeliest(full)[0])
                 labelled = (mask != IGNORE_INDEX).any()
                 self._validation_loss += torch.stack([loss(full, mask[None]) * labelled, labelled])
-        self.confusion.update(predictions, masks)
+        matrices = confusion_matrices(predictions, masks, self.model.spec.num_classes)
+        self.confusion.update(matrices)
+        self._validated += zip(batch["index"], batch["name"], matrices.cpu().numpy(), strict=True)
 
     def on_validation_epoch_end(self) -> None:
         self.last_scores = scores(self.confusion.compute())
@@ -211,11 +205,28 @@ class SegmentationModule(LightningModule):
             if not images:
                 raise InputError(UNLABELLED)
             self._scored_at = {"step": self.global_step, "epoch": self.current_epoch}
+            self._keep_evaluation()
         # Every process has the whole matrix and sum by now; the values are equal and need no reduction.
         self.log("val/loss", (total / images.clamp(min=1)).float())
         for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"):
             value = torch.tensor(getattr(self.last_scores, name), dtype=torch.float32)
             self.log(f"val/{name}", value, prog_bar=name == "mean_iou")
+
+    def _keep_evaluation(self) -> None:
+        """Each image's confusions, of all processes: an index below 0 stands for no image, see `SegmentationData`."""
+        found = {index: (name, matrix) for index, name, matrix in gathered(self._validated) if index >= 0}
+        names, matrices = zip(*(found[index] for index in sorted(found)), strict=True)
+        self.last_evaluation = Evaluation(np.stack(matrices), names)
+        self._evaluated_after = self._batches()
+
+    def _batches(self) -> int:
+        """Of training, so far."""
+        return int(self.trainer.fit_loop.total_batch_idx)
+
+    def current_evaluation(self, images: int) -> Evaluation | None:
+        """That of the last validation, where it was of so many images and nothing was trained since."""
+        found = self.last_evaluation
+        return found if found and len(found.names) == images and self._evaluated_after == self._batches() else None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep with the weights what `FCN.provenance` tells of them: training data and last validation's scores."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
+
+T = TypeVar("T")
 
 
 def count_processes() -> int:
@@ -22,6 +24,15 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     if count_processes() > 1:
         dist.all_reduce(values)
     return values
+
+
+def gathered(items: list[T]) -> list[T]:
+    """The items of all training processes, one process's after the other's; every process must call this."""
+    if count_processes() == 1:
+        return items
+    lists: list[Any] = [None] * count_processes()
+    dist.all_gather_object(lists, items)
+    return [item for one in lists for item in one]
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def test_batches_hold_the_samples_that_the_sampler_drew() -> None:
     for batch, draws in zip(loader, data.batches(), strict=True):
         assert batch["image"].dtype == torch.uint8
         assert batch["image"].shape == (10, 3, *SIZE)
-        assert batch["mask"].dtype == torch.int64
+        assert batch["mask"].dtype == torch.uint8
         assert batch["domain"].tolist() == [draw.domain for draw in draws] == [0] * 6 + [1] * 4
         assert numbers(batch) == [draw.index + 100 * draw.domain for draw in draws]
         for image, mask, draw in zip(batch["image"], batch["mask"], draws, strict=True):
@@ -242,7 +242,7 @@ def test_validation_resizes_images_and_leaves_masks_as_they_are() -> None:
         assert batch["image"].shape[1:] == (3, 5, 10)
         for index, mask, image in zip(batch["index"], batch["mask"], batch["image"], strict=True):
             pixels, label, _ = val[index]
-            assert mask.dtype == torch.int64
+            assert mask.dtype == torch.uint8
             assert np.array_equal(mask, label)
             if index == 0:  # 10x20 to 5x10: blocks of four
                 average = pixels.reshape(5, 2, 10, 2, 3).mean(axis=(1, 3))
@@ -308,7 +308,9 @@ def trained_weights(data: SegmentationData) -> Tensor:
     layer = torch.nn.Conv2d(3, 11, 3, padding=1)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     for batch in data.train_dataloader():
-        torch.nn.functional.cross_entropy(layer(batch["image"] / 255), batch["mask"], ignore_index=255).backward()
+        torch.nn.functional.cross_entropy(
+            layer(batch["image"] / 255), batch["mask"].long(), ignore_index=255
+        ).backward()
         optimizer.step()
     return layer.weight.detach()
 

@@ -57,7 +57,7 @@ def test_updates_add_up() -> None:
     metric = ConfusionMatrix(4)
     both = [masks(4, 3, 20, 30), masks(4, 1, 7, 5)]
     for prediction, label in both:
-        metric.update(prediction, label)
+        metric.update(confusion_matrices(prediction, label, 4))
     assert torch.equal(metric.compute(), sum(confusion_matrices(*pair, 4).sum(dim=0) for pair in both))
     metric.reset()
     assert not metric.compute().any()

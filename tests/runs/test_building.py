@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fcnseg.evaluation import evaluate, load_matrices
+from fcnseg.runs import records
 from tests.commands.processes import SETTINGS
 
 SMALL = ("train", "data=camvid", *SETTINGS)
@@ -87,3 +89,56 @@ def test_a_pack_needs_no_root(fcnseg: Callable[..., int], camvid: Path, tmp_path
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["images_seen"] == {"camvid": 8}
     assert fcnseg("evaluate", "checkpoint=run/checkpoints/last.ckpt", "data=camvid", "data.packed=packed") == 0
+
+
+@pytest.mark.slow
+def test_ways_to_go_faster_do_not_change_what_is_learnt(fcnseg, camvid, tmp_path):
+    """Recomputed maps give the same weights to the last bit, compilation the same up to roundings."""
+    plain = ("trainer.max_steps=3", "model.name=fcn8s_vgg16_bn", "optimizer=sgd", f"data.root={camvid}")
+    weights = {}
+    for name, setting in {"plain": (), "thrifty": ("trainer.checkpoint_activations=true",)}.items():
+        assert fcnseg(*SMALL, *plain, *setting, f"hydra.run.dir={name}") == 0
+        weights[name] = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert weights["plain"].keys() == weights["thrifty"].keys()
+    assert all(torch.equal(values, weights["thrifty"][key]) for key, values in weights["plain"].items())
+    assert fcnseg(*SMALL, *plain, "trainer.compile=true", "hydra.run.dir=compiled") == 0
+    compiled = torch.load(tmp_path / "compiled" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert weights["plain"].keys() == compiled.keys()
+    for key, values in weights["plain"].items():
+        torch.testing.assert_close(compiled[key], values, rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_trunks_of_timm_cannot_be_recomputed(fcnseg, camvid, capsys):
+    pytest.importorskip("timm")
+    trunk = ("model=fcn8s_resnet18", "model.width=1", "trainer.checkpoint_activations=true", f"data.root={camvid}")
+    assert fcnseg("train", "data=camvid", *SETTINGS, *trunk, "hydra.run.dir=run") == 2
+    assert one_line(capsys).startswith("fcnseg: trainer.checkpoint_activations: fcn8s_resnet18 is over a trunk of timm")
+
+
+@pytest.mark.parametrize("allowed", ["true", "false"])
+def test_tf32_is_what_the_setting_says(fcnseg, camvid, allowed):
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed != "true"
+    assert fcnseg(*SMALL, f"data.root={camvid}", "trainer.max_steps=1", f"trainer.tf32={allowed}") == 0
+    assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is (allowed == "true")
+
+
+@pytest.mark.slow
+def test_the_last_validation_is_not_repeated_where_it_was_of_these_weights(fcnseg, camvid, tmp_path, monkeypatch):
+    once = (*SMALL, f"data.root={camvid}", "trainer.max_epochs=1")
+    calls = []
+    monkeypatch.setattr(records, "evaluate", lambda *given: calls.append(given) or evaluate(*given))
+    assert fcnseg(*once, "hydra.run.dir=validated") == 0
+    assert not calls
+    for run, setting in {
+        "in_part": "trainer.limit_val_batches=0",
+        "never": "trainer.check_val_every_n_epoch=2",
+    }.items():
+        assert fcnseg(*once, setting, f"hydra.run.dir={run}") == 0
+    assert len(calls) == 2
+    reports = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("validated", "never")]
+    assert reports[0]["classes"] == reports[1]["classes"]
+    names, matrices = zip(
+        *(load_matrices(tmp_path / run / "confusions.npz") for run in ("validated", "never")), strict=True
+    )
+    assert names[0] == names[1]
+    assert (matrices[0] == matrices[1]).all()

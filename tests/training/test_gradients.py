@@ -67,7 +67,7 @@ def test_norms_and_cosines_are_those_of_each_domains_own_loss(tmp_path: Path) ->
     vectors = []
     for part in (slice(0, 2), slice(2, 4)):
         module.zero_grad()
-        F.cross_entropy(logits[part], masks[part], ignore_index=255).backward(retain_graph=True)
+        F.cross_entropy(logits[part], masks[part].long(), ignore_index=255).backward(retain_graph=True)
         vectors.append(torch.cat([p.grad.flatten() for p in module.parameters()]))
     first = {name: float(value) for name, value in rows[0].items() if name.startswith("gradient/")}
     expected = {

@@ -7,8 +7,12 @@ import pytest
 import torch
 import torch.multiprocessing
 import torch.nn.functional as F
+from pytorch_lightning import Trainer
 
+from fcnseg.data import CityScenes, SegmentationData
 from fcnseg.errors import InputError
+from fcnseg.models import create_model
+from fcnseg.training import SegmentationModule
 from fcnseg.training.losses import CrossEntropy, median_frequency_weights
 
 # Image A has 6 pixels of class 0 and 2 of class 1, image B has 4 of class 0 and 4 of class 2, and class 3
@@ -219,3 +223,24 @@ def test_domain_weights_that_do_not_fit_are_refused_in_one_line(weights: dict, o
     with pytest.raises(InputError, match=message) as refused:
         CrossEntropy(domain_weights=weights, domains=NAMES, **options)
     assert "\n" not in str(refused.value)
+
+
+def test_training_computes_the_loss_of_a_pixel_once() -> None:
+    """Also where each domain's own mean is logged beside the one over all."""
+
+    class Counted(CrossEntropy):
+        calls = 0
+
+        def per_pixel(self, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return super().per_pixel(logits, mask)
+
+    scenes = {look: CityScenes(4, look=look, size=(24, 32)) for look in ("real", "synthetic")}
+    data = SegmentationData(scenes, scenes["real"], size=(24, 32), batch_size=2, steps_per_epoch=3, num_workers=0)
+    loss = Counted(domains=list(scenes))
+    module = SegmentationModule(create_model("fcn32s_alexnet", num_classes=11, width=0.05), loss)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}
+    trainer = Trainer(accelerator="cpu", max_epochs=1, use_distributed_sampler=False, **options)
+    trainer.fit(module, data)
+    assert loss.calls == 3
+    assert {"train/loss_real", "train/loss_synthetic"} <= trainer.callback_metrics.keys()

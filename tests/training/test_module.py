@@ -222,10 +222,10 @@ def test_domains_are_logged_and_weighed_by_their_names(weights):
     before = deepcopy(module)
     logits = before.train()(batch["image"])
     real, synthetic = (
-        torch.nn.functional.cross_entropy(logits[part], batch["mask"][part], ignore_index=255)
+        torch.nn.functional.cross_entropy(logits[part], batch["mask"][part].long(), ignore_index=255)
         for part in (slice(0, 3), slice(3, 4))
     )
-    both = torch.nn.functional.cross_entropy(logits, batch["mask"], ignore_index=255)
+    both = torch.nn.functional.cross_entropy(logits, batch["mask"].long(), ignore_index=255)
     minimised = both if weights is None else 0.2 * real + 0.9 * synthetic
     minimised.backward()
 

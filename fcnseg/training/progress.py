@@ -1,0 +1,42 @@
+"""The progress bar of training, which does not hold up a GPU."""
+
+import time
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import RichProgressBar
+
+LOSS = "train/loss"
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's, but the loss in it is read every so often instead of after each batch.
+
+    To read a value is to wait until the GPU has computed it, while it could be given the next batch. Lightning itself
+    reads in each step whatever is logged for a progress bar.
+
+    Args:
+        seconds: from one reading to the next; at the ends of epochs and validations it is read as well.
+        options: those of `RichProgressBar`.
+    """
+
+    def __init__(self, seconds: float = 0.5, **options: Any) -> None:
+        super().__init__(**options)
+        self.seconds = seconds
+        self._shown: dict[str, Any] = {}
+        self._due = 0.0
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        if time.monotonic() >= self._due:
+            loss = {key: value for key, value in trainer.callback_metrics.items() if key == LOSS}
+            self._shown = {key: float(value) for key, value in loss.items()} | super().get_metrics(trainer, pl_module)
+            self._due = time.monotonic() + self.seconds
+        return self._shown
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._due = 0.0
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._due = 0.0
+        super().on_validation_end(trainer, pl_module)
