@@ -68,10 +68,10 @@ class FCN(nn.Module, Storable):
         self.fc6 = ProductConv2d(trunk_channels, backbone.fc_channels, backbone.fc6_kernel, padding=padding)
         self.fc7 = ProductConv2d(backbone.fc_channels, backbone.fc_channels, 1)
         self.dropout = SampleDropout(spec.dropout)
-        self.score_fr = nn.Conv2d(backbone.fc_channels, spec.num_classes, 1)
+        self.score_fr = ProductConv2d(backbone.fc_channels, spec.num_classes, 1)
         taps = backbone.taps[-2::-1][:skips]
         for tap in taps:
-            self.add_module(f"score_{tap}", nn.Conv2d(backbone.channels[tap], spec.num_classes, 1))
+            self.add_module(f"score_{tap}", ProductConv2d(backbone.channels[tap], spec.num_classes, 1))
         self._grids, self._paths = self._place(taps)
         self._covering = Covering(self._paths)
         self.fusions = tuple(self._plan(taps, skip_scales or (1.0,) * skips))

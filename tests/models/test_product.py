@@ -1,5 +1,8 @@
 """fc6 and fc7 as one product: torch's convolution, its gradients, and its layouts of memory."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -46,3 +49,25 @@ def walk(node):
     for child, _ in node.next_functions:
         if child is not None:
             yield from walk(child)
+
+
+GRADIENTS = """
+import torch
+from fcnseg.models.product import ProductConv2d
+
+for outputs in (2, 11, 12, 19):
+    layer = ProductConv2d(4096, outputs, 1)
+    for _ in range(3):
+        x = torch.randn(4, 4096, 6, 8).to(memory_format=torch.channels_last).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(x).float().sum().backward()
+        expected = layer.weight.detach().bfloat16().sum(dim=(0, 2, 3)).float()
+        torch.testing.assert_close(x.grad[1, :, 2, 3], expected, rtol=0.02, atol=0.02)
+torch.randn(1000, 1000) @ torch.randn(1000, 1000)  # whoever wrote beyond their memory fail by now
+"""
+
+
+def test_gradients_of_few_scores_in_bfloat16_stay_within_their_memory() -> None:
+    """In a process of its own: torch 2.15's convolution ends it on processors with AMX."""
+    done = subprocess.run([sys.executable, "-c", GRADIENTS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
