@@ -1,81 +1,44 @@
-"""Time FCN-8s over VGG-16 beside a plain transcription of the reference and torchvision's FCN, alternating in one run.
+"""Time FCN-8s over VGG-16 beside a plain transcription of the reference and other libraries, alternating in one run.
 
-Each network in the layout of memory that it is fastest in, medians over the rounds; a ratio is the plain network's
-median over the other's. The plain network pads by 100, computes all of what surrounds an image, and upsamples by
-transposed convolutions.
+Each network in the layout of memory that it is fastest in, ours for inference as fcnseg.Predictor has it, medians over
+the rounds; a ratio is the plain network's median over the other's. The plain network pads by 100, computes all of what
+surrounds an image, and upsamples by transposed convolutions. GFLOP are those of the plain computation, two for each
+multiply-add, whatever a network reuses; a step has those of three forward passes.
 """
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch._inductor.config
 import torch.nn.functional as F
+from peers import CLASSES, NETWORKS, PLAIN
 from torch import Tensor, nn
-from torchvision.models.segmentation import fcn_resnet50
+from torch.utils.flop_counter import FlopCounterMode
 
-from fcnseg.models import create_model
-from fcnseg.models.backbones import scaled
+from fcnseg.models import FCN, optimise
 
-EXAMPLE = "example: python scripts/benchmark_peers.py --sizes 360x480 180x240 --batches 1 4 --rounds 5"
-CLASSES = 21
+EXAMPLE = "example: python scripts/benchmark_peers.py --sizes 360x480 180x240 --batches 1 4 --rounds 5 --memory"
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+COLUMNS = ("what", "size", "batch", "classes", "precision", "network", "layout")
 
+# Okabe and Ito's colours, which colour-blind readers tell apart; ours in warm ones.
+COLOURS = dict(zip(NETWORKS, ("#000000", "#e69f00", "#d55e00", "#0072b2", "#009e73", "#56b4e9"), strict=False))
 
-class PlainFCN8s(nn.Module):
-    """voc-fcn8s line by line (Shelhamer, Long and Darrell 2016), as most ports of it are written."""
-
-    def __init__(self, width: float = 1.0) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList()
-        channels, padding = 3, 100
-        for number, base in zip((2, 2, 3, 3, 3), (64, 128, 256, 512, 512), strict=True):
-            layers: list[nn.Module] = []
-            for _ in range(number):
-                layers += [nn.Conv2d(channels, scaled(base, width), 3, padding=padding), nn.ReLU(inplace=True)]
-                channels, padding = scaled(base, width), 1
-            self.blocks.append(nn.Sequential(*layers, nn.MaxPool2d(2, 2, ceil_mode=True)))
-        self.fc6 = nn.Conv2d(channels, scaled(4096, width), 7)
-        self.fc7 = nn.Conv2d(scaled(4096, width), scaled(4096, width), 1)
-        self.score_fr = nn.Conv2d(scaled(4096, width), CLASSES, 1)
-        self.score_pool4 = nn.Conv2d(scaled(512, width), CLASSES, 1)
-        self.score_pool3 = nn.Conv2d(scaled(256, width), CLASSES, 1)
-        self.upscore2 = nn.ConvTranspose2d(CLASSES, CLASSES, 4, 2, bias=False)
-        self.upscore_pool4 = nn.ConvTranspose2d(CLASSES, CLASSES, 4, 2, bias=False)
-        self.upscore8 = nn.ConvTranspose2d(CLASSES, CLASSES, 16, 8, bias=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        taps = []
-        x = images
-        for block in self.blocks:
-            x = block(x)
-            taps.append(x)
-        x = F.dropout(F.relu(self.fc6(x)), training=self.training)
-        x = F.dropout(F.relu(self.fc7(x)), training=self.training)
-        x = self.upscore2(self.score_fr(x))
-        x = self.upscore_pool4(x + _crop(self.score_pool4(taps[3]), 5, x))
-        x = self.upscore8(x + _crop(self.score_pool3(taps[2]), 9, x))
-        return _crop(x, 31, images)
-
-
-def _crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
-    return x[..., offset : offset + like.shape[-2], offset : offset + like.shape[-1]]
-
-
-NETWORKS: dict[str, Callable[[float], nn.Module]] = {
-    "plain, padded by 100": PlainFCN8s,
-    "fcn8s_vgg16, padding=caffe": lambda width: create_model(
-        "fcn8s_vgg16", num_classes=CLASSES, padding="caffe", width=width
-    ),
-    "fcn8s_vgg16, padding=same": lambda width: create_model("fcn8s_vgg16", num_classes=CLASSES, width=width),
-    "torchvision fcn_resnet50": lambda width: fcn_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES),
-}
+Row = dict[str, Any]
 
 
 def predict(network: nn.Module, images: Tensor, masks: Tensor) -> None:
-    options = {"reuse": True} if hasattr(network, "spec") else {}  # ours, as Predictor and evaluation call it
+    options = {"reuse": True} if isinstance(network, FCN) else {}  # as Predictor and evaluation call it
     with torch.inference_mode():
         network.eval()(images, **options)
 
@@ -87,7 +50,7 @@ def step(network: nn.Module, images: Tensor, masks: Tensor) -> None:
     F.cross_entropy(logits["out"] if isinstance(logits, dict) else logits, masks).backward()
 
 
-WHAT = {"forward": predict, "step": step}
+WHAT: dict[str, Callable[[nn.Module, Tensor, Tensor], None]] = {"forward": predict, "step": step}
 
 
 def seconds(what: str, network: nn.Module, images: Tensor, masks: Tensor, precision: str) -> float:
@@ -101,51 +64,160 @@ def seconds(what: str, network: nn.Module, images: Tensor, masks: Tensor, precis
         return time.perf_counter() - began
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, object]]:
-    device = torch.device(arguments.device)
-    torch.manual_seed(0)
-    networks = {name: make(arguments.width).to(device) for name, make in NETWORKS.items()}
-    rows: list[dict[str, object]] = []
-    for precision in arguments.precisions:
-        for height, width in arguments.sizes:
-            for batch in arguments.batches:
-                images = torch.randn(batch, 3, height, width, device=device)
-                masks = torch.randint(0, CLASSES, (batch, height, width), device=device)
-                for what in arguments.what:
-                    shown = {"what": what, "size": f"{height}x{width}", "batch": batch, "precision": precision}
-                    rows += [shown | row for row in compare(what, networks, images, masks, precision, arguments.rounds)]
+def batch(arguments: argparse.Namespace, size: tuple[int, int], number: int, classes: int) -> tuple[Tensor, Tensor]:
+    images = torch.randn(number, 3, *size, device=arguments.device)
+    return images, torch.randint(0, classes, (number, *size), device=arguments.device)
+
+
+def measure(arguments: argparse.Namespace) -> list[Row]:
+    rows: list[Row] = []
+    for classes in arguments.classes:
+        torch.manual_seed(0)
+        networks = {name: NETWORKS[name](arguments.width, classes).to(arguments.device) for name in chosen(arguments)}
+        for size in arguments.sizes:
+            for number in arguments.batches:
+                images, masks = batch(arguments, size, number, classes)
+                for precision in arguments.precisions:
+                    for what in arguments.what:
+                        case = {"what": what, "size": f"{size[0]}x{size[1]}", "batch": number, "classes": classes}
+                        case |= {"precision": precision}
+                        found = compare(what, networks, images, masks, precision, arguments.rounds, arguments.compile)
+                        rows += [complete(case | row, arguments) for row in found]
     return rows
 
 
+def chosen(arguments: argparse.Namespace) -> list[str]:
+    return [name for name in NETWORKS if name == PLAIN or not arguments.networks or name in arguments.networks]
+
+
+def complete(row: Row, arguments: argparse.Namespace) -> Row:
+    """With what does not come from the clock."""
+    gflop = gflop_of(row, arguments.width)
+    memory = {"memory": memory_of(row, arguments)} if arguments.memory else {}
+    return row | {"gflop": gflop, "gflop_per_second": gflop / row["seconds"]} | memory
+
+
 def compare(
-    what: str, networks: dict[str, nn.Module], images: Tensor, masks: Tensor, precision: str, rounds: int
-) -> list[dict[str, object]]:
+    what: str,
+    networks: dict[str, nn.Module],
+    images: Tensor,
+    masks: Tensor,
+    precision: str,
+    rounds: int,
+    compiled: bool = False,
+) -> list[Row]:
     """One row for each network: its median in the better layout of memory."""
-    layouts = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
-    times: dict[str, dict[str, list[float]]] = {name: {layout: [] for layout in layouts} for name in networks}
-    for layout, memory_format in layouts.items():
+    times: dict[str, dict[str, list[float]]] = {name: {layout: [] for layout in LAYOUTS} for name in networks}
+    for layout, memory_format in LAYOUTS.items():
         placed = images.to(memory_format=memory_format)
-        for network in networks.values():
-            network.to(memory_format=memory_format)
+        forms = {
+            name: form(what, network.to(memory_format=memory_format), precision, compiled)
+            for name, network in networks.items()
+        }
         for turn in range(rounds + 1):  # the first warms up
-            for name, network in networks.items():
+            for name, network in forms.items():
                 taken = seconds(what, network, placed, masks, precision)
                 if turn:
                     times[name][layout].append(taken)
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for name, by_layout in times.items():
         layout, best = min(((k, statistics.median(v)) for k, v in by_layout.items()), key=lambda pair: pair[1])
         rows.append({"network": name, "layout": layout, "seconds": best, "rounds": by_layout[layout]})
-    plain = float(str(rows[0]["seconds"]))
-    return [row | {"ratio": plain / float(str(row["seconds"]))} for row in rows]
+    return [row | {"ratio": rows[0]["seconds"] / row["seconds"]} for row in rows]
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    lines = ["| what | size | batch | precision | network | layout | seconds | times plain |", "|---" * 8 + "|"]
+def form(what: str, network: nn.Module, precision: str, compiled: bool = False) -> nn.Module:
+    """What is timed: for inference ours optimised; compiled, if it is to be, all of them with frozen weights."""
+    if what == "step":
+        return network
+    if isinstance(network, FCN):
+        return optimise(network, PRECISIONS[precision], compile=compiled)
+    return torch.compile(network.eval()) if compiled else network
+
+
+def gflop_of(row: Row, width: float) -> float:
+    """Billions of operations of a call, counted by torch on tensors without memory."""
+    height, _, length = row["size"].partition("x")
+    with torch.device("meta"), torch.no_grad():
+        network = NETWORKS[row["network"]](width, row["classes"]).eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(row["batch"], 3, int(height), int(length)))
+    return counter.get_total_flops() * (3 if row["what"] == "step" else 1) / 1e9
+
+
+def memory_of(row: Row, arguments: argparse.Namespace) -> int | None:
+    """MB at most of weights, images and what the call takes, in a process of its own; None where it failed."""
+    case = {key: row[key] for key in (*COLUMNS, "network")}
+    settings = {"width": arguments.width, "device": arguments.device, "threads": torch.get_num_threads()}
+    command = [sys.executable, __file__, "--probe", json.dumps(case | settings)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    return int(done.stdout) if done.returncode == 0 else None
+
+
+def probe(case: Row) -> int:
+    """MB of one call in this process, which has done nothing else."""
+    torch.set_num_threads(case["threads"])
+    before = resident()["VmRSS"]
+    height, _, length = case["size"].partition("x")
+    arguments = argparse.Namespace(device=case["device"])
+    network = NETWORKS[case["network"]](case["width"], case["classes"]).to(case["device"])
+    network = form(case["what"], network.to(memory_format=LAYOUTS[case["layout"]]), case["precision"])
+    images, masks = batch(arguments, (int(height), int(length)), case["batch"], case["classes"])
+    Path("/proc/self/clear_refs").write_text("5")  # so Linux forgets the peak of building it
+    seconds(case["what"], network, images.to(memory_format=LAYOUTS[case["layout"]]), masks, case["precision"])
+    if images.is_cuda:
+        return torch.cuda.max_memory_allocated() // 2**20
+    return (resident()["VmHWM"] - before) // 1024
+
+
+def resident() -> dict[str, int]:
+    """Kilobytes of this process that are in memory, now and at most."""
+    pairs = (line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {name: int(text.split()[0]) for name, text in pairs if name in ("VmHWM", "VmRSS")}
+
+
+def table(rows: list[Row]) -> str:
+    numbers = ("seconds", "times plain", "GFLOP", "GFLOP/s", *(["MB"] if "memory" in rows[0] else []))
+    lines = [f"| {' | '.join((*COLUMNS, *numbers))} |", "|---" * (len(COLUMNS) + len(numbers)) + "|"]
     for row in rows:
-        places = [str(row[key]) for key in ("what", "size", "batch", "precision", "network", "layout")]
-        lines.append("| " + " | ".join([*places, f"{row['seconds']:.3f}", f"{row['ratio']:.2f}"]) + " |")
+        values = [
+            f"{row['seconds']:.3f}",
+            f"{row['ratio']:.2f}",
+            f"{row['gflop']:.0f}",
+            f"{row['gflop_per_second']:.0f}",
+        ]
+        values += [str(row["memory"])] if "memory" in row else []
+        lines.append("| " + " | ".join([*(str(row[key]) for key in COLUMNS), *values]) + " |")
     return "\n".join(lines)
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Seconds over each of pixels, batch and classes that have several values, of the first values of the others."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, LogLocator
+
+    for row in rows:
+        height, _, width = row["size"].partition("x")
+        row["pixels"] = int(height) * int(width)
+    axes_of = [key for key in ("pixels", "batch", "classes") if len({row[key] for row in rows}) > 1]
+    kinds = list(dict.fromkeys((row["what"], row["precision"]) for row in rows))
+    figure = Figure(figsize=(4.6 * max(len(axes_of), 1), 3.4 * len(kinds)), layout="constrained")
+    panels = figure.subplots(len(kinds), max(len(axes_of), 1), squeeze=False)
+    for (what, precision), line in zip(kinds, panels, strict=True):
+        for key, axes in zip(axes_of, line, strict=False):
+            for name in dict.fromkeys(row["network"] for row in rows):
+                of_network = [r for r in rows if (r["network"], r["what"], r["precision"]) == (name, what, precision)]
+                fixed = {other: of_network[0][other] for other in axes_of if other != key}
+                drawn = sorted((r[key], r["seconds"]) for r in of_network if all(r[k] == v for k, v in fixed.items()))
+                axes.plot(*zip(*drawn, strict=True), marker="o", markersize=4, label=name, color=COLOURS[name])
+            axes.set(xscale="log", yscale="log", xlabel=key, ylabel="seconds", title=f"{what}, {precision}")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+            axes.set_xticks(sorted({row[key] for row in rows}), labels=map(str, sorted({row[key] for row in rows})))
+            axes.minorticks_off()
+            axes.grid(alpha=0.3)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=150)
 
 
 def size(text: str) -> tuple[int, int]:
@@ -153,23 +225,41 @@ def size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", nargs="+", type=size, default=[(360, 480)], metavar="HEIGHTxWIDTH")
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
+    parser.add_argument("--classes", nargs="+", type=int, default=[CLASSES])
     parser.add_argument("--what", nargs="+", choices=WHAT, default=list(WHAT))
-    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["fp32"])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="beside the plain one; default: all")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="for inference, every network by torch.compile")
+    parser.add_argument("--memory", action="store_true", help="the peak of each, in a process of its own (Linux)")
     parser.add_argument("--width", type=float, default=1.0, help="of our network and the plain one, to try the script")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="also write every round's time to this file")
-    arguments = parser.parse_args()
+    parser.add_argument("--plot", type=Path, help="also draw how seconds grow, as a PNG")
+    parser.add_argument("--probe", type=json.loads, help=argparse.SUPPRESS)
+    return parser
+
+
+def main() -> None:
+    arguments = options().parse_args()
+    if arguments.probe:
+        print(probe(arguments.probe))
+        return
+    torch._inductor.config.freezing = arguments.compile
+    if not any(name.startswith("smp") for name in NETWORKS):
+        print("segmentation_models_pytorch is not installed: left out", file=sys.stderr)
     rows = measure(arguments)
     print(f"{torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads\n\n{table(rows)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))
+    if arguments.plot:
+        plot(rows, arguments.plot)
 
 
 if __name__ == "__main__":

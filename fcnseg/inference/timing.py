@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fcnseg.errors import InputError
 from fcnseg.models import FCN, optimise
+from fcnseg.models.backbones import Chain
 
 
 def plain(model: FCN, precision: str) -> nn.Module:
@@ -23,9 +24,17 @@ def channels_last(model: FCN, precision: str) -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
+def checkpointed(model: FCN, precision: str) -> nn.Module:
+    """As with trainer.checkpoint_activations."""
+    if isinstance(model.backbone, Chain):
+        model.backbone.checkpoint_activations = True
+    return channels_last(model, precision)
+
+
 FORMS: dict[str, Callable[[FCN, str], nn.Module]] = {
     "plain": plain,
     "channels_last": channels_last,
+    "checkpointed": checkpointed,
     "optimised": optimise,  # what `Predictor` and evaluation use
     "compiled": partial(optimise, compile=True),
 }

