@@ -113,8 +113,9 @@ def measure(spec: dict[str, Any], case: dict[str, Any], threads: int) -> int | N
     model.to_empty(device="cpu")
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.detach().fill_(1e-3)  # what was never written to takes no memory
-    network = FORMS[wanted.form](model, wanted.precision)
     channels, classes = model.spec.in_channels, model.spec.num_classes
+    network = FORMS[wanted.form](model, wanted.precision)
+    del model  # of which the form may be a copy
     batch = random_batch(wanted, channels, classes, torch.device("cpu"))
     MARK.write_text("5")  # so Linux forgets the peak of making the form, which may have copied all weights
     call(wanted, network, *batch)

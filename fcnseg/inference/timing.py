@@ -31,10 +31,17 @@ def checkpointed(model: FCN, precision: str) -> nn.Module:
     return channels_last(model, precision)
 
 
+def compiled_training(model: FCN, precision: str) -> nn.Module:
+    """As with trainer.compile."""
+    model.compile()
+    return channels_last(model, precision)
+
+
 FORMS: dict[str, Callable[[FCN, str], nn.Module]] = {
     "plain": plain,
     "channels_last": channels_last,
     "checkpointed": checkpointed,
+    "compiled_training": compiled_training,
     "optimised": optimise,  # what `Predictor` and evaluation use
     "compiled": partial(optimise, compile=True),
 }

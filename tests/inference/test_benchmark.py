@@ -158,7 +158,10 @@ def test_the_machine_is_described_without_names_of_hosts_users_and_folders():
         ({"batch": [True]}, "batch=True: expected a whole number from 1 on"),
         ({"rounds": 0}, "rounds=0: expected a whole number from 1 on"),
         ({"threads": -1}, "threads=-1: expected a whole number from 1 on"),
-        ({"form": ["folded"]}, "form=folded: expected one of plain, channels_last, checkpointed, optimised, compiled"),
+        (
+            {"form": ["folded"]},
+            "form=folded: expected one of plain, channels_last, checkpointed, compiled_training, optimised, compiled",
+        ),
         ({"form": ["plain", "compiled"], "what": ["step"]}, "form=compiled: is for inference alone"),
         ({"precision": ["fp32"]}, "precision=fp32: expected one of 32-true, bf16-mixed, 16-mixed"),
         ({"what": ["backward"]}, "what=backward: expected one of forward, step"),
