@@ -247,10 +247,13 @@ def options() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    arguments = options().parse_args()
+    parser = options()
+    arguments = parser.parse_args()
     if arguments.probe:
         print(probe(arguments.probe))
         return
+    if arguments.plot and max(map(len, (arguments.sizes, arguments.batches, arguments.classes))) == 1:
+        parser.error("--plot draws how seconds grow: expected several of --sizes, --batches or --classes")
     torch._inductor.config.freezing = arguments.compile
     if not any(name.startswith("smp") for name in NETWORKS):
         print("segmentation_models_pytorch is not installed: left out", file=sys.stderr)

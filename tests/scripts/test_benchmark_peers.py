@@ -77,3 +77,10 @@ def test_memory_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
     subprocess.run(command, capture_output=True, check=True)
     small, large = ([row["memory"] for row in json.loads((tmp_path / "t.json").read_text())][i] for i in (1, 3))
     assert 0 < small < large
+
+
+def test_a_plot_of_nothing_that_varies_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    command = [sys.executable, SCRIPT, "--plot", tmp_path / "growth.png"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.endswith("expected several of --sizes, --batches or --classes\n")
