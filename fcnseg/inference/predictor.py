@@ -13,11 +13,13 @@ from fcnseg.atomic import replacing
 from fcnseg.classes import distinct_colours
 from fcnseg.data.display import displayable
 from fcnseg.data.resizing import resize_image, scale_values
+from fcnseg.errors import InputError
 from fcnseg.inference.device import default_device, fast_precision
 from fcnseg.inference.overlay import add_legend, blend, save_mask
 from fcnseg.inference.pixels import ImageLike, file_values
 from fcnseg.labels import LabelSpace
 from fcnseg.models import FCN, from_pretrained, optimise
+from fcnseg.models.optimised import PRECISIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,8 @@ class Predictor:
     def __init__(
         self, model: FCN, device: str | None = None, precision: str = "32-true", compile: bool = False
     ) -> None:
+        if precision not in ("auto", *PRECISIONS):
+            raise InputError(f"precision={precision}: expected one of auto, {', '.join(PRECISIONS)}")
         model = model.to(default_device(device))
         self.precision = fast_precision(model.mean.device) if precision == "auto" else precision
         self.model = optimise(model, self.precision, compile)

@@ -27,7 +27,6 @@ class SampleDropout(nn.Dropout):
         finally:
             self._generators = None
 
-    @torch.compiler.disable  # generators are new in every step, and would make the compiler begin anew
     def forward(self, input: Tensor) -> Tensor:
         """(N, ...) values, a share `p` of them zero and the others larger by 1 / (1 - p) in training.
 
@@ -36,6 +35,13 @@ class SampleDropout(nn.Dropout):
         """
         if self._generators is None or not self.training or self.p in (0, 1):
             return super().forward(input)
+        return self._seeded(input)
+
+    # Generators are new in every step, and would make a compiler begin anew. `torch.compiler.disable` does the same,
+    # but imports the compiler at once, for a second in which nothing is compiled.
+    @torch._disable_dynamo
+    def _seeded(self, input: Tensor) -> Tensor:
+        assert self._generators is not None
         if len(self._generators) != len(input):
             raise ValueError(f"{len(self._generators)} seeds for {len(input)} samples")
         kept = torch.empty(input.shape, dtype=torch.bool, device=input.device)

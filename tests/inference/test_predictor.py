@@ -417,3 +417,8 @@ def test_training_that_goes_on_does_not_change_a_predictor(image):
     before = predictor(image).mask
     model(torch.randn(2, 3, 64, 64))  # changes the running statistics
     np.testing.assert_array_equal(predictor(image).mask, before)
+
+
+def test_another_precision_is_refused(model):
+    with pytest.raises(InputError, match="precision=half: expected one of auto, 32-true, bf16-mixed, 16-mixed"):
+        Predictor(model, device="cpu", precision="half")
