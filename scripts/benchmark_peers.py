@@ -8,7 +8,6 @@ multiply-add, whatever a network reuses; a step has those of three forward passe
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from peers import CLASSES, NETWORKS, PLAIN
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from fcnseg.inference.footprint import MARK, resident
 from fcnseg.models import FCN, optimise
 
 EXAMPLE = "example: python scripts/benchmark_peers.py --sizes 360x480 180x240 --batches 1 4 --rounds 5 --memory"
@@ -147,33 +147,35 @@ def gflop_of(row: Row, width: float) -> float:
 
 def memory_of(row: Row, arguments: argparse.Namespace) -> int | None:
     """MB at most of weights, images and what the call takes, in a process of its own; None where it failed."""
-    case = {key: row[key] for key in (*COLUMNS, "network")}
-    settings = {"width": arguments.width, "device": arguments.device, "threads": torch.get_num_threads()}
-    command = [sys.executable, __file__, "--probe", json.dumps(case | settings)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
-    return int(done.stdout) if done.returncode == 0 else None
+    settings = {key: getattr(arguments, key) for key in ("width", "device", "compile")}
+    case = {key: row[key] for key in COLUMNS} | settings | {"threads": torch.get_num_threads()}
+    done = subprocess.run([sys.executable, __file__, "--probe", json.dumps(case)], capture_output=True, text=True)
+    if done.returncode:
+        print(f"{row['network']}: memory not measured: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None
+    return int(done.stdout)
 
 
 def probe(case: Row) -> int:
     """MB of one call in this process, which has done nothing else."""
     torch.set_num_threads(case["threads"])
-    before = resident()["VmRSS"]
+    before = resident()
     height, _, length = case["size"].partition("x")
     arguments = argparse.Namespace(device=case["device"])
     network = NETWORKS[case["network"]](case["width"], case["classes"]).to(case["device"])
-    network = form(case["what"], network.to(memory_format=LAYOUTS[case["layout"]]), case["precision"])
+    network = form(case["what"], network.to(memory_format=LAYOUTS[case["layout"]]), case["precision"], case["compile"])
     images, masks = batch(arguments, (int(height), int(length)), case["batch"], case["classes"])
-    Path("/proc/self/clear_refs").write_text("5")  # so Linux forgets the peak of building it
+    if images.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        MARK.write_text("5")  # so Linux forgets the peak of building it
     seconds(case["what"], network, images.to(memory_format=LAYOUTS[case["layout"]]), masks, case["precision"])
     if images.is_cuda:
         return torch.cuda.max_memory_allocated() // 2**20
-    return (resident()["VmHWM"] - before) // 1024
-
-
-def resident() -> dict[str, int]:
-    """Kilobytes of this process that are in memory, now and at most."""
-    pairs = (line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {name: int(text.split()[0]) for name, text in pairs if name in ("VmHWM", "VmRSS")}
+    after = resident()
+    if before is None or after is None:
+        raise RuntimeError("this system does not tell how much memory a process has")
+    return (after["VmHWM"] - before["RssAnon"] - before["RssFile"]) // 2**20
 
 
 def table(rows: list[Row]) -> str:
@@ -249,12 +251,12 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     parser = options()
     arguments = parser.parse_args()
+    torch._inductor.config.freezing = (arguments.probe or vars(arguments))["compile"]
     if arguments.probe:
         print(probe(arguments.probe))
         return
     if arguments.plot and max(map(len, (arguments.sizes, arguments.batches, arguments.classes))) == 1:
         parser.error("--plot draws how seconds grow: expected several of --sizes, --batches or --classes")
-    torch._inductor.config.freezing = arguments.compile
     if not any(name.startswith("smp") for name in NETWORKS):
         print("segmentation_models_pytorch is not installed: left out", file=sys.stderr)
     rows = measure(arguments)

@@ -46,7 +46,7 @@ class Footprints:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> "Footprints":
-        if _resident() is not None and hasattr(os, "fork"):
+        if resident() is not None and hasattr(os, "fork"):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fcnseg.inference.footprint"],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -109,7 +109,7 @@ def measure(spec: dict[str, Any], case: dict[str, Any], threads: int) -> int | N
     wanted = Case(**{**case, "size": tuple(case["size"])})
     with torch.device("meta"):
         model = build(ModelSpec(**spec)).train(wanted.what == "step")
-    before = _resident()
+    before = resident()
     model.to_empty(device="cpu")
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.detach().fill_(1e-3)  # what was never written to takes no memory
@@ -119,13 +119,13 @@ def measure(spec: dict[str, Any], case: dict[str, Any], threads: int) -> int | N
     batch = random_batch(wanted, channels, classes, torch.device("cpu"))
     MARK.write_text("5")  # so Linux forgets the peak of making the form, which may have copied all weights
     call(wanted, network, *batch)
-    after = _resident()
+    after = resident()
     if before is None or after is None:
         return None
     return after["VmHWM"] - after["RssFile"] - before["RssAnon"]  # RssFile is code, which is loaded for good
 
 
-def _resident() -> dict[str, int] | None:
+def resident() -> dict[str, int] | None:
     """Bytes of this process that are in memory, now and at most, of each kind; None where the system is not Linux."""
     try:
         pairs = (line.split(":", 1) for line in STATUS.read_text().splitlines())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fcnseg.errors import InputError
 from fcnseg.models import FCN, optimise
 from fcnseg.models.backbones import Chain
+from fcnseg.models.optimised import PRECISIONS
 
 
 def plain(model: FCN, precision: str) -> nn.Module:
@@ -49,9 +50,6 @@ FORMS: dict[str, Callable[[FCN, str], nn.Module]] = {
 
 FOR_INFERENCE = ("optimised", "compiled")
 """Forms that cannot be trained."""
-
-PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""By Lightning's name, the type that convolutions and products are computed in; weights are of float32."""
 
 
 def forward(network: nn.Module, images: Tensor, masks: Tensor) -> None:
@@ -103,7 +101,7 @@ def call(case: Case, network: nn.Module, images: Tensor, masks: Tensor) -> float
         InputError: for images that are too few and too small to train on with batch normalisation.
     """
     dtype = PRECISIONS[case.precision]
-    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+    with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
         _finish(images.device)
         began = time.perf_counter()
         try:

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -16,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from fcnseg.errors import InputError
 from fcnseg.models.backbones import Chain
 from fcnseg.models.fcn import FCN
+from fcnseg.user_cache import user_cache
 
 PRECISIONS: dict[str, torch.dtype | None] = {
     "32-true": None,
@@ -111,8 +111,9 @@ def _sharing_copy(model: FCN) -> FCN:
 
 
 def _compiled() -> Callable[..., Tensor]:
-    kernels = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fcnseg" / "kernels"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kernels))  # torch's own choice is the temporary folder
+    os.environ.setdefault(
+        "TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "kernels")
+    )  # torch's own choice is the temporary folder
     return torch.compile(FCN.forward)
 
 

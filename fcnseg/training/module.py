@@ -217,7 +217,7 @@ class SegmentationModule(LightningModule):
         found = {index: (name, matrix) for index, name, matrix in gathered(self._validated) if index >= 0}
         names, matrices = zip(*(found[index] for index in sorted(found)), strict=True)
         self.last_evaluation = Evaluation(np.stack(matrices), names)
-        self._evaluated_after = self._batches()
+        self._evaluated_after, self._validated = self._batches(), []
 
     def _batches(self) -> int:
         """Of training, so far."""

@@ -1,6 +1,5 @@
 """Decoded samples kept for the next epoch: in memory, or in a file that processes and runs share."""
 
-import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from fcnseg.atomic import replacing
 from fcnseg.data.dataset import Sample, SegmentationDataset, pass_on, read_all, read_mask
 from fcnseg.data.storage.fingerprint import identity
 from fcnseg.errors import InputError
+from fcnseg.user_cache import user_cache
 
 # Samples as bytes
 
@@ -149,11 +149,6 @@ MAGIC = b"fcnseg decoded samples 1"
 LIMIT = 50.0
 
 
-def default_folder() -> Path:
-    """Where decoded samples are kept: `fcnseg` in the user's cache folder (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fcnseg"
-
-
 class DiskCached:
     """A dataset decoded once into a file, which is mapped into memory and serves every process and run.
 
@@ -174,7 +169,7 @@ class DiskCached:
         self.dataset, self.label_space = dataset, dataset.label_space
         pass_on(dataset, self)
         place, self.state = identity(dataset)
-        self.path = Path(folder or default_folder()).expanduser() / place / "samples.bin"
+        self.path = Path(folder or user_cache()).expanduser() / place / "samples.bin"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_name("lock")):  # of several processes, one decodes and the others wait
             samples = open_samples(self.path, self.state)
