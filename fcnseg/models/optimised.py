@@ -111,9 +111,8 @@ def _sharing_copy(model: FCN) -> FCN:
 
 
 def _compiled() -> Callable[..., Tensor]:
-    os.environ.setdefault(
-        "TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "kernels")
-    )  # torch's own choice is the temporary folder
+    # torch's own choice is the temporary folder.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "kernels"))
     return torch.compile(FCN.forward)
 
 
