@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate
-from math import lcm
+from math import ceil, floor, lcm
 
 from fcnseg.errors import InputError
 
@@ -94,10 +94,10 @@ class Layer:
         return (size - 1) * self.stride + 1 - self.padding + max(self.extent - self.padding - self.stride, 0)
 
     def seen(self, start: int, stop: int) -> tuple[int, int]:
-        """The input pixels from `start` on and before `stop` that such output pixels see, also beyond the input.
-
-        Of a convolution or pooling.
-        """
+        """The input pixels, first and end, that output pixels from `start` on and before `stop` see, also beyond it."""
+        if self.transposed:
+            first, last = start + self.padding - self.extent + 1, stop - 1 + self.padding
+            return -(-first // self.stride), last // self.stride + 1
         return start * self.stride - self.padding, (stop - 1) * self.stride - self.padding + self.extent
 
     def reached(self, start: int, stop: int, size: int) -> tuple[int, int]:
@@ -130,6 +130,12 @@ class Grid:
     def origin(self) -> Fraction:
         """Image coordinate of the centre of sample 0."""
         return self.map.inverse().offset
+
+    def seen(self, start: int, stop: int) -> tuple[int, int]:
+        """The image pixels, first and end, that samples from `start` on and before `stop` see, also beyond it."""
+        around = Fraction(self.receptive_field - 1, 2)
+        first, last = self.origin + start * self.stride - around, self.origin + (stop - 1) * self.stride + around
+        return floor(first), ceil(last) + 1
 
     def then(self, layer: Layer) -> "Grid":
         """The grid of `layer`'s output when this grid is its input."""

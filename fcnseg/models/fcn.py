@@ -4,7 +4,8 @@ Layer names are the paper's: fc6 and fc7 are the classifier as convolutions, sco
 score_<tap> the skips; upscore layers are bilinear and fixed. All crops come out of `fcnseg.geometry`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from fcnseg.models.saving import Storable
 from fcnseg.models.spec import ModelSpec
 from fcnseg.models.surroundings import Surroundings
 from fcnseg.models.tracing import trace_network
-from fcnseg.models.upsampling import likeliest, resample, upsampled
+from fcnseg.models.upsampling import likeliest, resample, sources, upsampled
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class FCN(nn.Module, Storable):
         taps = backbone.taps[-2::-1][:skips]
         for tap in taps:
             self.add_module(f"score_{tap}", ProductConv2d(backbone.channels[tap], spec.num_classes, 1))
-        self._grids, self._paths = self._place(taps)
-        self._covering = Covering(self._paths)
+        self._grids, self.paths = self._place(taps)
+        self._covering = Covering(self.paths)
         self.fusions = tuple(self._plan(taps, skip_scales or (1.0,) * skips))
         self._surroundings = self._padded_trunk()
         self._initialise(taps)
@@ -95,6 +96,7 @@ class FCN(nn.Module, Storable):
     def _place(self, skips: tuple[str, ...]) -> tuple[dict[str, Grid], tuple[tuple[Layer, ...], ...]]:
         """The grids of all layers up to fc7 and of the taps, by name; the chains that lead to fc7 and to the skips."""
         traced = trace_network(self.backbone, self.spec.in_channels)
+        self._local = traced.local
         trunk = traced.outputs[self.backbone.taps[-1]]
         head = (
             Layer("fc6", self.backbone.fc6_kernel, padding=int(self.fc6.padding[0])),
@@ -110,7 +112,7 @@ class FCN(nn.Module, Storable):
         if self.spec.padding != "caffe" or not isinstance(self.backbone, Chain):
             return None
         names = [name for name, layer in self.backbone.named_children() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
-        path = [layer for layer in self._paths[0] if layer.name in names]
+        path = [layer for layer in self.paths[0] if layer.name in names]
         return Surroundings({layer.name: layer for layer in path}, self.backbone.taps)
 
     def grids(self) -> dict[str, Grid]:
@@ -160,19 +162,96 @@ class FCN(nn.Module, Storable):
         taps = self._surroundings(self.backbone, covered) if reuse and self._surroundings is not None else None
         if taps is None:
             taps = self.backbone(covered)
+        return self.combine(self.score(taps), (images.shape[-2], images.shape[-1]))
+
+    def score(self, taps: Mapping[str, Tensor]) -> list[Tensor]:
+        """The taps of (N, C, H, W) images to (N, num_classes, h, w) scores in float32 or float64, coarse to fine."""
         x = self.dropout(F.relu(self.fc6(taps[self.backbone.taps[-1]]), inplace=True))
         x = self.dropout(F.relu(self.fc7(x), inplace=True))
-        x = _precise(self.score_fr(x))
+        scores = [self.score_fr(x)]
+        scores += [self.score_tap(fusion, taps[str(fusion.tap)]) for fusion in self.fusions[:-1]]
+        return [_precise(x) for x in scores]
+
+    def score_tap(self, fusion: Fusion, x: Tensor) -> Tensor:
+        """(N, channels, h, w) of a fusion's skip to (N, num_classes, h, w) scores."""
+        return self.get_submodule(f"score_{fusion.tap}")(_scaled(x, fusion.scale))  # type: ignore[no-any-return]
+
+    def combine(self, scores: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Scores as `score` gives them to (N, num_classes, *size) logits, `size` = (H, W) being the images'."""
         fade = self.spec.padding == "caffe"
-        for fusion in self.fusions:
-            if fusion.tap is None:
-                return upsampled(x, fusion.layer, fusion.crop, (images.shape[-2], images.shape[-1]), fade)
-            skip = self.get_submodule(f"score_{fusion.tap}")(_scaled(taps[fusion.tap], fusion.scale))
+        x, *skips = scores
+        for fusion, skip in zip(self.fusions, skips, strict=False):
             if fade:
                 height, width = (fusion.layer.output_size(n) for n in x.shape[-2:])
                 skip = skip[..., fusion.crop : fusion.crop + height, fusion.crop : fusion.crop + width]
-            x = upsampled(x, fusion.layer, 0, (skip.shape[-2], skip.shape[-1]), fade) + _precise(skip)
-        raise AssertionError("the last fusion reaches the image")
+            x = upsampled(x, fusion.layer, (0, 0), (skip.shape[-2], skip.shape[-1]), fade) + skip
+        last = self.fusions[-1]
+        return upsampled(x, last.layer, (last.crop, last.crop), size, fade)
+
+    def combine_part(self, scores: Sequence[Tensor], start: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """Part of what `combine` gives for scores of a whole image, from no more of them than it needs.
+
+        Args:
+            scores: on any device.
+            start: row and column of the image at which the part begins.
+            size: (height, width) of the part, within the image.
+        """
+        fade, device = self.spec.padding == "caffe", self.mean.device
+        axes = [self._needed([x.shape[axis] for x in scores], start[axis], size[axis]) for axis in (-2, -1)]
+        rows, columns = axes
+        x = scores[0][..., slice(*rows[0]), slice(*columns[0])].to(device)
+        for level, fusion in enumerate(self.fusions):
+            wanted = [(axis[level + 1], axis[level][0] * fusion.layer.stride) for axis in axes]
+            crop = fusion.crop if fusion.tap is None else 0
+            top, left = (first + crop - origin for (first, _), origin in wanted)
+            height, width = (end - first for (first, end), _ in wanted)
+            x = upsampled(x, fusion.layer, (top, left), (height, width), fade)
+            if fusion.tap is not None:
+                (top, left), skip = (first + fusion.crop for (first, _), _ in wanted), scores[level + 1]
+                x = x + skip[..., top : top + height, left : left + width].to(device)
+        return x
+
+    def _needed(self, samples: Sequence[int], start: int, length: int) -> list[tuple[int, int]]:
+        """Along one axis, of which samples of the scores' grids and of the image a part is made, coarse to fine.
+
+        On the grid of a skip they are counted from the first sample that is not cropped.
+        """
+        fade, parts = self.spec.padding == "caffe", [(start, start + length)]
+        sizes = [samples[0]]  # of the sums
+        for fusion, skip in zip(self.fusions, samples[1:], strict=False):
+            sizes.append(fusion.layer.output_size(sizes[-1]) if fade else skip)
+        for fusion, known in zip(self.fusions[::-1], sizes[::-1], strict=True):
+            first, end = parts[0]
+            crop = fusion.crop if fusion.tap is None else 0
+            parts.insert(0, sources(fusion.layer, known, first + crop, end - first, fade))
+        return parts
+
+    def seen(self, start: int, stop: int) -> tuple[int, int]:
+        """The image pixels, first and end, that logits from `start` on and before `stop` depend on, also beyond it.
+
+        Along either axis. Networks that average over the whole image depend on all of it besides, see `tiling`.
+        """
+        grids = [self._grids["fc7"], *(self._grids[str(fusion.tap)] for fusion in self.fusions[:-1])]
+        parts = []
+        for fusion, fine in zip(self.fusions[::-1], (None, *grids[:0:-1]), strict=True):
+            if fine is not None:
+                parts.append(fine.seen(start + fusion.crop, stop + fusion.crop))
+            crop = fusion.crop if fine is None else 0
+            start, stop = fusion.layer.seen(start + crop, stop + crop)
+        parts.append(grids[0].seen(start, stop))
+        return min(first for first, _ in parts), max(end for _, end in parts)
+
+    def tiling(self) -> dict[str, int] | None:
+        """How an image can be computed in tiles whose logits are those of the whole; None where they cannot be.
+
+        Tiles begin at multiples of "step" pixels; what lies nearer than "before" pixels to a tile's beginning or
+        "after" to its end, unless the image ends there too, is to be taken from another tile.
+        """
+        step = int(self._grids["fc7"].stride)
+        seen = [self.seen(pixel, pixel + 1) for pixel in range(step)]
+        before = max(pixel - first for pixel, (first, _) in enumerate(seen))
+        after = max(end - pixel - 1 for pixel, (_, end) in enumerate(seen))
+        return {"step": step, "before": before, "after": after} if self._local else None
 
     def covered_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) that an image of `size` is padded to, with zeros at its end, so that none is left out."""
@@ -189,6 +268,10 @@ class FCN(nn.Module, Storable):
         if not isinstance(rows, torch.SymInt) and (rows, columns) == (height, width):
             return images
         return F.pad(images, (0, columns - width, 0, rows - height))
+
+    def in_precision(self, device: str) -> AbstractContextManager:
+        """The precision that convolutions are computed in on that type of device; that of the weights here."""
+        return nullcontext()
 
     def prepare(self, spec: ModelSpec) -> None:
         """Take another spec of the same network: the preparation of images that its weights were trained with."""

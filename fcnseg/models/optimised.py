@@ -33,7 +33,7 @@ class OptimisedFCN(FCN):
 
     def forward(self, images: Tensor, reuse: bool = False) -> Tensor:
         """As that of `FCN`."""
-        with torch.no_grad(), self._in_precision(images.device.type):
+        with torch.no_grad(), self.in_precision(images.device.type):
             if self.compiled is None:
                 return super().forward(images, reuse)
             try:
@@ -46,7 +46,7 @@ class OptimisedFCN(FCN):
                 warnings.warn(f"not compiled, which changes the time alone: {reason}", stacklevel=2)
                 return scores
 
-    def _in_precision(self, device: str) -> AbstractContextManager:
+    def in_precision(self, device: str) -> AbstractContextManager:
         return torch.autocast(device, self.autocast, enabled=self.autocast is not None)
 
     def train(self, mode: bool = True) -> "OptimisedFCN":

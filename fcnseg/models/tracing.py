@@ -65,10 +65,18 @@ class TracedLayer:
 
 @dataclass(frozen=True)
 class Trace:
-    """The layers of a network in the order they ran, and the places of its outputs by name."""
+    """What a network is made of.
+
+    Attributes:
+        layers: in the order they ran.
+        outputs: their places, by name.
+        local: whether a sample depends on nothing beyond its receptive field; not so with gates or normalisations that
+            average over the whole image.
+    """
 
     layers: tuple[TracedLayer, ...]
     outputs: dict[str, GridPlacement]
+    local: bool = True
 
 
 def trace_network(network: nn.Module, in_channels: int, size: tuple[int, int] = TRACING_SIZE) -> Trace:
@@ -97,7 +105,7 @@ def trace_network(network: nn.Module, in_channels: int, size: tuple[int, int] = 
     for name, place in places.items():
         if place.lost or place.whole_image:
             raise GeometryError(f"{name}: its place on the image cannot be read: {place.lost or 'it has none'}")
-    return Trace(tuple(tracer.layers), places)
+    return Trace(tuple(tracer.layers), places, tracer.local)
 
 
 @contextmanager
@@ -134,6 +142,7 @@ class _Tracer(TorchFunctionMode):
         self.module = ""
         self.layers: list[TracedLayer] = []
         self.places: dict[int, GridPlacement] = {}
+        self.local = True
         self._kept: list[Tensor] = []  # ids stay unique while the tensors live
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -160,7 +169,10 @@ class _Tracer(TorchFunctionMode):
         if name in _LAYERS:
             return self._layer(_LAYERS[name](*args, **kwargs), first, operands[0], out)
         if name in _REDUCTIONS and (out.dim() < 4 or all(out.shape[axis] == 1 for axis in first.axes)):
+            self.local = False
             return replace(first, whole_image=True)
+        if name in ("group_norm", "instance_norm"):
+            self.local = False
         if name == "permute":
             order = [int(d) % out.dim() for d in _flat(args[1:] or kwargs.values())]
             return replace(first, axes=(order.index(first.axes[0]), order.index(first.axes[1])))

@@ -20,21 +20,22 @@ def bilinear_kernel(size: int) -> Tensor:
     return ramp[:, None] * ramp[None, :]
 
 
-def upsampled(scores: Tensor, layer: Layer, start: int, size: tuple[int, int], fade: bool) -> Tensor:
+def upsampled(scores: Tensor, layer: Layer, start: tuple[int, int], size: tuple[int, int], fade: bool) -> Tensor:
     """Part of what the bilinear transposed convolution `layer` makes of (N, C, h, w) scores: (N, C, *size).
 
     It is an interpolation of the scores, or, where it fades to zero, of the scores with zeros around them: several
     times faster than the transposed convolution, and of no more than the part needs.
 
     Args:
-        start: row and column of the layer's output from which on it is wanted.
+        start: row and column of the layer's output from which on it is wanted; below 0 beyond its edge.
         fade: to zero beyond the outermost scores, as the reference's deconvolutions; else these are repeated, also
             beyond the layer's last row and column.
     """
     if any(isinstance(n, torch.SymInt) for n in (*scores.shape, *size)):
-        rows = columns = _Needed.of_any(layer, start, fade)
+        rows, columns = (_Needed.of_any(layer, first, fade) for first in start)
     else:
-        rows, columns = (_Needed.of(layer, n, start, m, fade) for n, m in zip(scores.shape[-2:], size, strict=True))
+        axes = zip(scores.shape[-2:], start, size, strict=True)
+        rows, columns = (_Needed.of(layer, samples, first, length, fade) for samples, first, length in axes)
     scores = F.pad(scores, (*columns.pad, *rows.pad))
     if layer.kernel % 2 == 0:
         x = F.interpolate(scores, scale_factor=layer.stride, mode="bilinear", align_corners=False)
@@ -46,6 +47,13 @@ def upsampled(scores: Tensor, layer: Layer, start: int, size: tuple[int, int], f
         x, margin = F.pad(x, [layer.stride] * 4, mode="replicate"), layer.stride
         return x[..., rows.first + margin :, columns.first + margin :][..., : size[0], : size[1]]
     return _cut(x, rows.first, columns.first, size)
+
+
+def sources(layer: Layer, samples: int, start: int, length: int, fade: bool) -> tuple[int, int]:
+    """Along one axis, the first and the end of those of `samples` scores that part of `upsampled` comes from."""
+    before, after = _Needed.of(layer, samples, start, length, fade).pad
+    first, end = max(-before, 0), samples + min(after, 0)
+    return min(first, samples - 1), max(end, 1)
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,7 @@ def interpolation_weights(kernel: int, stride: int, padding: int, samples: int, 
     """(pixels, samples) weights: of the network's upsampling, and of numpy's linear interpolation."""
     one_hot = torch.eye(samples)[:, None, None].expand(-1, 1, 2, -1)
     layer = Layer("upscore", kernel, stride, padding, transposed=True)
-    weights = upsampled(one_hot, layer, 0, (1, pixels), fade=False)[:, 0, 0].T.numpy()
+    weights = upsampled(one_hot, layer, (0, 0), (1, pixels), fade=False)[:, 0, 0].T.numpy()
     places = float(first) + stride * np.arange(samples)
     expected = np.stack([np.interp(np.arange(pixels), places, row) for row in np.eye(samples)], axis=1)
     return weights, expected
@@ -293,7 +293,7 @@ class TestUpsampling:
         padding = stride // 2 if even else stride - 1
         layer = Layer("upscore", 2 * stride if even else 2 * stride - 1, stride, padding, transposed=True)
         scores = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
-        interpolated = upsampled(scores, layer, 0, (layer.output_size(4), layer.output_size(6)), fade=False)
+        interpolated = upsampled(scores, layer, (0, 0), (layer.output_size(4), layer.output_size(6)), fade=False)
         expected = transposed(scores, layer)[..., padding:-padding, padding:-padding]
         beyond = stride // 2 if even else 0
         between = [slice(beyond, n - beyond) for n in interpolated.shape[-2:]]
@@ -313,7 +313,7 @@ class TestUpsampling:
         start = data.draw(st.integers(0, min(whole.shape[-2:]) - 1), "start")
         size = tuple(data.draw(st.integers(1, n - start)) for n in whole.shape[-2:])
         expected = whole[..., start : start + size[0], start : start + size[1]]
-        found = upsampled(scores, layer, start, size, fade=True)
+        found = upsampled(scores, layer, (start, start), size, fade=True)
         torch.testing.assert_close(found, expected)
         weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1)).double()
         gradients = [torch.autograd.grad((x * weights).sum(), scores)[0] for x in (found, expected)]
