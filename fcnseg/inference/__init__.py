@@ -1,5 +1,7 @@
 """Inference: the predictor and its pictures."""
 
-from fcnseg.inference.predictor import Predictor, Segmentation
+from fcnseg.inference.averaging import Averaging
+from fcnseg.inference.predictor import Predictor
+from fcnseg.inference.segmentation import Segmentation
 
-__all__ = ["Predictor", "Segmentation"]
+__all__ = ["Averaging", "Predictor", "Segmentation"]

@@ -79,8 +79,6 @@ def _require(shape: tuple[int, ...], dtype: str, kind: str, spec: ModelSpec) -> 
     )
     also = " or (H, W)" if wanted in (1, 3) else ""
     line = f"image is a {shape} {dtype} {kind}; expected ({order}){also} {_types(spec)}"
-    if len(shape) == 4:
-        raise InputError(f"{line}; call the predictor once for each image")
     first, last = (shape[0], shape[2]) if len(shape) == 3 else (1, 1)
     channels, opposite = (last, first) if kind == "array" else (first, last)
     fits = channels == wanted or (channels == 1 and wanted == 3 and dtype == "uint8")
@@ -108,8 +106,6 @@ def _other_type(image: ImageLike, pixels: np.ndarray, spec: ModelSpec) -> str:
 
 def _no_image(thing: Any, spec: ModelSpec) -> str:
     kind = "None" if thing is None else f"of type {type(thing).__name__}"
-    if isinstance(thing, list | tuple):
-        return f"image is {kind}; call the predictor once for each image"
     if isinstance(thing, bytes | bytearray):
         return f"image is {kind}; give PIL.Image.open(io.BytesIO(image))"
     sizes = f"an (H, W, {spec.in_channels}) array or a ({spec.in_channels}, H, W) tensor"

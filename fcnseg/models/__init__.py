@@ -9,7 +9,7 @@ from fcnseg.models.optimised import OptimisedFCN, optimise
 from fcnseg.models.registry import create_model
 from fcnseg.models.spec import ModelSpec
 from fcnseg.models.summary import summarise
-from fcnseg.models.upsampling import likeliest, resample
+from fcnseg.models.upsampling import likeliest, resample, resampled_rows
 from fcnseg.models.weights import LoadReport, describe_weights, load_caffe_weights, load_weights
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     "optimise",
     "read_caffemodel",
     "resample",
+    "resampled_rows",
     "summarise",
 ]

@@ -156,13 +156,19 @@ class FCN(nn.Module, Storable):
                 f"images are {str(images.dtype).removeprefix('torch.')}; expected normalised floats: "
                 "for images in the values of their files call model(model.normalise(images))"
             )
+        taps = self.taps(images, reuse)
+        return self.combine(self.score(taps), (images.shape[-2], images.shape[-1]))
+
+    def taps(self, images: Tensor, reuse: bool = False) -> dict[str, Tensor]:
+        """(N, in_channels, H, W) normalised images to the maps that are scored, by the backbone's names for them."""
         if self._surroundings is not None and torch.is_grad_enabled():
             self._surroundings.forget()  # an optimiser may follow; fused ones leave the versions of tensors as they are
         covered = self._covered(images)
-        taps = self._surroundings(self.backbone, covered) if reuse and self._surroundings is not None else None
-        if taps is None:
-            taps = self.backbone(covered)
-        return self.combine(self.score(taps), (images.shape[-2], images.shape[-1]))
+        if reuse and self._surroundings is not None:
+            taps = self._surroundings(self.backbone, covered)
+            if taps is not None:
+                return taps
+        return self.backbone(covered)
 
     def score(self, taps: Mapping[str, Tensor]) -> list[Tensor]:
         """The taps of (N, C, H, W) images to (N, num_classes, h, w) scores in float32 or float64, coarse to fine."""
@@ -174,7 +180,7 @@ class FCN(nn.Module, Storable):
 
     def score_tap(self, fusion: Fusion, x: Tensor) -> Tensor:
         """(N, channels, h, w) of a fusion's skip to (N, num_classes, h, w) scores."""
-        return self.get_submodule(f"score_{fusion.tap}")(_scaled(x, fusion.scale))  # type: ignore[no-any-return]
+        return self.get_submodule(f"score_{fusion.tap}")(_scaled(x, fusion.scale))
 
     def combine(self, scores: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Scores as `score` gives them to (N, num_classes, *size) logits, `size` = (H, W) being the images'."""
@@ -268,6 +274,11 @@ class FCN(nn.Module, Storable):
         if not isinstance(rows, torch.SymInt) and (rows, columns) == (height, width):
             return images
         return F.pad(images, (0, columns - width, 0, rows - height))
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are computed."""
+        return self.mean.device
 
     def in_precision(self, device: str) -> AbstractContextManager:
         """The precision that convolutions are computed in on that type of device; that of the weights here."""

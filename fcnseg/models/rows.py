@@ -59,8 +59,23 @@ class RowStream:
         sizes = ([path_size(path, n) for n in self._covered] for path in model.paths)
         allocate = allocate or (lambda name, shape: torch.empty(shape))
         self.scores = [
-            allocate(name, (1, model.spec.num_classes, *shape)) for name, shape in zip(self._names(), sizes, strict=True)
+            allocate(name, (1, model.spec.num_classes, *shape))
+            for name, shape in zip(self._names(), sizes, strict=True)
         ]
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Memory that a row of the image takes while it is computed, at most: a layer's input, its copy, and output."""
+        most, width = 0.0, self._covered[1]
+        rows = 1.0
+        for step in self._steps.values():
+            if isinstance(step.module, nn.Conv2d):
+                taken = rows * width * step.module.in_channels
+                rows, width = rows / step.layer.stride, step.layer.output_size(width)
+                most = max(most, 2 * taken + rows * width * step.module.out_channels)
+            else:
+                rows, width = rows / step.layer.stride, step.layer.output_size(width)
+        return int(most * self.model.mean.element_size())
 
     def _names(self) -> list[str]:
         return ["score_fr", *(f"score_{fusion.tap}" for fusion in self.model.fusions[:-1])]
@@ -143,8 +158,9 @@ class _Step:
     """
 
     def __init__(self, module: nn.Module, layer: Layer, height: int) -> None:
-        self.module: Any = copy.copy(module)
-        self.module.padding = (0, layer.padding)
+        along_rows: Any = copy.copy(module)
+        along_rows.padding = (0, layer.padding)
+        self.module = along_rows
         self.layer, self.height, self.total = layer, height, layer.output_size(height)
         self.fill = -torch.inf if isinstance(module, nn.MaxPool2d) else 0.0
         self.held: Tensor | None = None  # rows from `first` on

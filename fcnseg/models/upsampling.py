@@ -1,5 +1,6 @@
 """Bilinear upsampling of scores."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -102,6 +103,27 @@ def resample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     if logits.shape[-2:] == tuple(size):
         return logits
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def resampled_rows(
+    part: Callable[[int, int], Tensor], before: tuple[int, int], after: tuple[int, int], start: int, stop: int
+) -> Tensor:
+    """Rows `start` to `stop` of what `resample` makes of logits: (N, C, stop - start, W).
+
+    Args:
+        part: gives (N, C, last - first, w) rows of the logits, of first and last.
+        before, after: (h, w) of the logits and (H, W) of what they are resampled to.
+    """
+    places = ((torch.arange(start, stop, dtype=torch.float64) + 0.5) * (before[0] / after[0]) - 0.5).clamp(min=0)
+    upper = places.floor().long().clamp(max=before[0] - 1)
+    lower = (upper + 1).clamp(max=before[0] - 1)
+    first, last = int(upper[0]), int(lower[-1]) + 1
+    rows = part(first, last)
+    weights = (places - upper).to(rows)[:, None]
+    rows = torch.lerp(
+        rows[..., (upper - first).to(rows.device), :], rows[..., (lower - first).to(rows.device), :], weights
+    )
+    return resample(rows, (stop - start, after[1]))
 
 
 def likeliest(logits: Tensor) -> Tensor:

@@ -317,24 +317,12 @@ BYTES = np.zeros((40, 50, 3), np.uint8)
 @pytest.mark.parametrize(
     ("thing", "expected"),
     [
-        ([BYTES], "image is of type list; call the predictor once for each image"),
-        ((BYTES, BYTES), "image is of type tuple; call the predictor once for each image"),
         (None, "image is None; expected a path, a PIL image, an (H, W, 3) array or a (3, H, W) tensor of uint8"),
         (7, "image is of type int; expected a path, a PIL image, an (H, W, 3) array or a (3, H, W) tensor of uint8"),
         (b"\x89PNG", "image is of type bytes; give PIL.Image.open(io.BytesIO(image))"),
         (
             BYTES.astype(object),
             "image is a (40, 50, 3) object array; expected (H, W, 3) or (H, W) uint8",
-        ),
-        (
-            BYTES[None],
-            "image is a (1, 40, 50, 3) uint8 array; expected (H, W, 3) or (H, W) uint8; "
-            "call the predictor once for each image",
-        ),
-        (
-            torch.zeros(2, 3, 40, 50),
-            "image is a (2, 3, 40, 50) float32 tensor; expected (3, H, W) or (H, W) uint8; "
-            "call the predictor once for each image",
         ),
         (
             BYTES.transpose(2, 0, 1),

@@ -5,6 +5,7 @@ PIL reads 8-bit files and single channels of 16 bits, OpenCV the deeper PNGs tha
 """
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -101,6 +102,35 @@ def picture_pixels(image: Image.Image, channels: int = 3, source: str = "image")
         pixels = _with_channels(np.array(image))
         _require(channels, pixels.shape[2], pixels.dtype.name, source)
     return _upright(as_file_values(pixels), _orientation(image))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of an image file, upright, from its head alone, however large it is.
+
+    Raises:
+        InputError: when the file is missing or no image.
+    """
+    path = Path(path)
+    with _decoding(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decoded
+        try:
+            with Image.open(path) as image:
+                turned = _orientation(image) >= 5
+                return (image.width, image.height) if turned else (image.height, image.width)
+        except (UnidentifiedImageError, Image.DecompressionBombError):
+            with _rasterio(path).open(path) as raster:
+                return raster.height, raster.width
+
+
+def is_turned(path: str | Path) -> bool:
+    """Whether a file's EXIF says that the picture is to be turned or mirrored; of what is no image, not."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return _orientation(image) in range(2, 9)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
 
 
 def max_pixels() -> int:
@@ -245,9 +275,12 @@ def _read_raster(path: Path, channels: int | None) -> np.ndarray:
 
 
 @cache
-def _import_rasterio() -> Any:
-    import warnings
+def import_rasterio() -> Any:
+    """The package, quiet about images that lie nowhere.
 
+    Raises:
+        ImportError: where it is not installed.
+    """
     rasterio = import_module("rasterio")
     warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)  # a plain TIFF is fine
     return rasterio
@@ -255,7 +288,7 @@ def _import_rasterio() -> Any:
 
 def _rasterio(path: Path) -> Any:
     try:
-        return _import_rasterio()
+        return import_rasterio()
     except ImportError:
         raise InputError(f"{path}: this kind of TIFF needs rasterio; pip install fcnseg[geo]") from None
 

@@ -457,7 +457,7 @@ def test_without_rasterio_its_files_name_the_extra(tmp_path: Path, monkeypatch: 
 
     floats = write_raster(tmp_path / "a.tif", noise(5, 7, 5, dtype="float32"))
     plain = write_raster(tmp_path / "b.tif", noise(5, 7, 3))
-    images._import_rasterio.cache_clear()
+    images.import_rasterio.cache_clear()
     monkeypatch.setitem(sys.modules, "rasterio", None)  # what Python does for a module that cannot be imported
     assert complaint(lambda: read_image(floats, 5)) == (
         f"{floats}: this kind of TIFF needs rasterio; pip install fcnseg[geo]"

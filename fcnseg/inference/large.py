@@ -1,0 +1,129 @@
+"""Images of any size from file to file, in bounded memory."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from fractions import Fraction
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+
+from fcnseg.data.files.images import image_size
+from fcnseg.errors import InputError
+from fcnseg.inference.averaging import Averaging
+from fcnseg.inference.mosaic import TILE_BYTES, Mosaic, Windows
+from fcnseg.inference.network import Network
+from fcnseg.inference.scale import Scale, parse_scale
+from fcnseg.inference.scene import Scene, open_scene
+from fcnseg.inference.scene_files import probabilities_file, require_rasterio, write_mask, write_overlay
+from fcnseg.labels import LabelSpace
+
+Advance = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was made of a large image.
+
+    Attributes:
+        method: how it was computed, in words.
+        counts: (classes,) pixels of each class.
+        scene_size: (height, width) in pixels.
+        pixel: side of a pixel on the ground in units of the CRS, or None.
+    """
+
+    method: str
+    counts: np.ndarray
+    scene_size: tuple[int, int]
+    pixel: float | None
+
+
+def segment_file(
+    network: Network,
+    label_space: LabelSpace,
+    path: str | Path,
+    mask: Path,
+    *,
+    overlay: Path | None = None,
+    probabilities: Path | None = None,
+    scale: Scale | None = None,
+    gsd: float | None = None,
+    windows: Windows | None = None,
+    averaging: Averaging | None = None,
+    opacity: float = 0.5,
+    advance: Advance = lambda share: None,
+) -> Written:
+    """Segment an image file by windows.
+
+    Args:
+        network: on its device.
+        label_space: of its classes.
+        path: GeoTIFF, TIFF, PNG or JPEG of any size; another format as far as memory allows.
+        mask: where the mask goes: .tif or .png, see `write_mask`.
+        overlay: where a picture goes.
+        probabilities: where a GeoTIFF of class probabilities goes.
+        scale: factor on the image's size; its own by default.
+        gsd: instead of that, the side of a pixel that the network is to see, in units of the image's CRS.
+        windows: memory and tiles.
+        averaging: its temperature alone counts; there is but one view.
+        opacity: of the overlay.
+        advance: is told what share of the work has been done anew, 1 in all.
+
+    Raises:
+        InputError: for an image or a setting of another kind, or views to average.
+        OSError: when a file cannot be written; what is done is kept, and nothing is left under the files' names.
+    """
+    require_rasterio()
+    averaging, windows = averaging or Averaging(), windows or Windows()
+    if not averaging.is_plain:
+        raise InputError(f"{path}: is computed by windows, without flip, scales or dropout")
+    with open_scene(path, network.spec, windows.memory) as scene:
+        seen = scale_of(scene, scale, gsd)
+        folder = mask.with_name(f".{mask.name}.partial")
+        folder.mkdir(parents=True, exist_ok=True)
+        mosaic = Mosaic(network, scene, seen, windows, folder, averaging.temperature)
+        with probabilities_file(scene, label_space, probabilities) if probabilities else nullcontext() as given:
+            mosaic.compute(advance, given)
+        write_mask(mosaic.mask, label_space, scene, mask)
+        if overlay is not None:
+            write_overlay(mosaic.mask, label_space, scene, overlay, opacity)
+        counts = _counts(mosaic.mask, label_space.num_classes)
+        mosaic.remove()
+        return Written(mosaic.method, counts, scene.size, scene.place.pixel if scene.place else None)
+
+
+def scale_of(scene: Scene, scale: Scale | None, gsd: float | None) -> Scale:
+    """The factor at which a scene is seen.
+
+    Raises:
+        InputError: for a ground sampling distance that is not positive, or a scene that lies nowhere.
+    """
+    if gsd is None:
+        return scale if scale is not None and scale.factor is not None else Scale(Fraction(1))
+    if scene.place is None:
+        raise InputError(f"{scene.path}: gsd={gsd:g} needs an image that lies on the ground; expected scale=FACTOR")
+    if not (isfinite(gsd) and gsd > 0):
+        raise InputError(f"gsd={gsd}: expected a number above 0")
+    return parse_scale(scene.place.pixel / gsd)
+
+
+def takes(path: Path, spec_channels: int, scale: Scale, training: tuple[int, int] | None) -> int:
+    """Bytes that segmenting an image as a whole takes, roughly, from its size alone.
+
+    Raises:
+        InputError: when the file is missing or no image.
+    """
+    height, width = image_size(path)
+    if scale.factor is None and training is not None:
+        seen = training[0] * training[1]
+    else:
+        seen = int(height * width * (scale.factor or 1) ** 2)
+    return seen * TILE_BYTES + height * width * (6 * spec_channels + 12)
+
+
+def _counts(mask: np.ndarray, classes: int) -> np.ndarray:
+    counts = np.zeros(classes, np.int64)
+    for start in range(0, len(mask), 1024):
+        counts += np.bincount(np.asarray(mask[start : start + 1024]).ravel(), minlength=256)[:classes]
+    return counts

@@ -1,0 +1,320 @@
+"""The mask of an image of any size, in bounded memory, and gone on with where it was stopped.
+
+The scores of a chain of layers are computed row by row (`fcnseg.models.rows`), those of other networks in tiles
+(`fcnseg.inference.tiles`). What is done so far lies in a hidden folder beside the result until that is whole.
+"""
+
+import io
+import json
+import mmap
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fcnseg.atomic import replacing
+from fcnseg.data.resizing import scale_values
+from fcnseg.errors import InputError
+from fcnseg.inference.network import Network
+from fcnseg.inference.scale import Scale
+from fcnseg.inference.scene import Scene
+from fcnseg.inference.tiles import Part, Rescaled, Tiles
+from fcnseg.labels import IGNORE_INDEX
+from fcnseg.models import FCN, likeliest, resampled_rows
+from fcnseg.models.rows import RowStream, streams
+
+PROCESS = 600 * 10**6
+"""Bytes that Python with torch, OpenCV and GDAL takes before it has done anything."""
+
+SAVE_EVERY = 30.0
+"""Seconds after which what is done is written down."""
+
+TILE_BYTES = 900
+"""Memory that a pixel of a tile takes: of VGG-16 the input and output of conv1_2, and some of their copies."""
+
+Advance = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How an image beyond memory is computed.
+
+    Attributes:
+        memory: bytes that the process may take.
+        overlap: None: the logits are those of the whole image. Or pixels by which tiles overlap at least, within
+            which their logits fade into each other's; for networks that are computed row by row it saves nothing.
+        tile: side of the tiles in pixels; as large as memory allows by default.
+        batch: tiles that are computed at once.
+
+    Raises:
+        InputError: for a value out of range.
+    """
+
+    memory: int = 2 * 10**9
+    overlap: int | None = None
+    tile: int | None = None
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        if self.memory < PROCESS:
+            raise InputError(f"memory={self.memory / 1e9:g}: expected at least {PROCESS / 1e9:g} GB")
+        if (self.overlap or 0) < 0 or (self.tile or 1) < 1 or self.batch < 1:
+            raise InputError(f"overlap={self.overlap}, tile={self.tile}, batch={self.batch}: expected positive numbers")
+
+
+class Mosaic:
+    """The (H, W) mask of a scene, computed part by part.
+
+    Args:
+        network: on its device.
+        scene: the image.
+        scale: at which it is seen, with a factor.
+        windows: how it is computed.
+        folder: for what is done so far. A mosaic of the same network, image and settings goes on there.
+        temperature: what logits are divided by, see `Averaging`.
+
+    Raises:
+        InputError: when memory does not suffice for the image's width.
+        OSError: when the disk has no room.
+    """
+
+    def __init__(
+        self, network: Network, scene: Scene, scale: Scale, windows: Windows, folder: Path, temperature: float = 1.0
+    ) -> None:
+        assert scale.factor is not None
+        self.network, self.scene, self.scale, self.windows = network, scene, scale, windows
+        self.folder, self.temperature = folder, temperature
+        self.size = scene.size
+        self.weights = sum(t.nbytes for t in network.parameters()) if isinstance(network, FCN) else 0
+        self.room = windows.memory - PROCESS - self.weights
+        if self.room < windows.memory // 20:
+            least = (PROCESS + self.weights) / 0.9
+            raise InputError(f"memory={windows.memory / 1e9:g}: this network takes at least {least / 1e9:.1f} GB")
+        self._begin()
+        by_rows = isinstance(network, FCN) and streams(network) and windows.overlap is None
+        self._source: _ByRows | _ByTiles = _ByRows(self) if by_rows else _ByTiles(self)
+        self.mask = _mapped(folder / "mask", self.size, np.dtype(np.uint8))
+
+    @property
+    def method(self) -> str:
+        """How it is computed, in words."""
+        return self._source.method
+
+    def _begin(self) -> None:
+        """Keep what an equal mosaic has left, and nothing else."""
+        key = json.dumps(self._key(), sort_keys=True)
+        note = self.folder / "key.json"
+        if not note.is_file() or note.read_text() != key:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with replacing(note) as temporary:
+                temporary.write_text(key)
+
+    def _key(self) -> dict[str, Any]:
+        stat = self.scene.path.stat()
+        return {
+            "image": [str(self.scene.path.resolve()), stat.st_size, stat.st_mtime_ns, *self.size],
+            "network": [self.network.spec.to_dict(), checksum(self.network), type(self.network).__name__],
+            "precision": str(getattr(self.network, "autocast", None)),
+            "scale": str(self.scale.factor),
+            "windows": asdict(self.windows),
+        }
+
+    def compute(self, advance: Advance, given: Callable[[Part], None] | None = None) -> None:
+        """Fill the mask.
+
+        Args:
+            advance: is told the share of the work, from 0 to 1, that has been done anew, or was already.
+            given: gets every part's logits, over the temperature; the whole image's, so that the parts that were
+                computed before are computed again where they are not kept.
+
+        Raises:
+            InputError: where the image is damaged.
+            OSError: when the disk is full; what is done is kept.
+        """
+        note = self.folder / "rows.json"
+        done = json.loads(note.read_text()) if note.is_file() and given is None else 0
+        self._source.prepare(advance)
+        advance(self._source.share(done))
+        told = time.monotonic()
+        for top, left, logits in self._source.parts(done):
+            height, width = logits.shape[-2:]
+            if given is not None:
+                given((top, left, logits / self.temperature))
+            self.mask[top : top + height, left : left + width] = self._classes(logits, top, left)
+            if left + width == self.size[1]:
+                advance(self._source.share(height))
+                if time.monotonic() - told > SAVE_EVERY:
+                    _flush(self.mask)
+                    _write(note, json.dumps(top + height).encode())
+                    told = time.monotonic()
+        self.mask.flush()
+
+    def _classes(self, logits: Tensor, top: int, left: int) -> np.ndarray:
+        mask = likeliest(logits)[0].to(torch.uint8).cpu().numpy()
+        known = self.scene.known(top, top + mask.shape[0])
+        if known is not None:
+            mask[~known[:, left : left + mask.shape[1]]] = IGNORE_INDEX
+        return mask
+
+    def values(self, start: int, stop: int) -> np.ndarray:
+        """Rows of the scene, in the values that the network takes."""
+        return scale_values(self.scene.rows(start, stop), self.network.spec.scaling)
+
+    def remove(self) -> None:
+        """Forget what is done."""
+        del self.mask
+        self._source.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _ByRows:
+    """The scores of the whole image first, each row once; then the mask from them."""
+
+    method = "row by row"
+
+    def __init__(self, mosaic: Mosaic) -> None:
+        self.mosaic = mosaic
+        assert isinstance(mosaic.network, FCN)
+        assert mosaic.scale.factor is not None
+        self.factor = mosaic.scale.factor
+        self.seen, self.covered = mosaic.scale.seen(mosaic.size), mosaic.scale.covered(mosaic.size)
+        self.maps: list[np.memmap] = []
+        self.stream = RowStream(mosaic.network, self.seen, self._allocate)
+        unit = self.factor.numerator
+        rows = int(0.6 * mosaic.room / self.stream.bytes_per_row) // unit * unit
+        if rows < unit:
+            least = mosaic.windows.memory - mosaic.room + self.stream.bytes_per_row * unit / 0.6
+            raise InputError(
+                f"memory={mosaic.windows.memory / 1e9:g}: an image {mosaic.size[1]} pixels wide takes at least "
+                f"{least / 1e9:.1f} GB with this network"
+            )
+        self.strip = min(rows, -(-256 // unit) * unit)
+        self.state = mosaic.folder / "state.pt"
+        if self.state.is_file():
+            self.stream.restore(torch.load(self.state, weights_only=True))
+
+    def _allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        self.maps.append(_mapped(self.mosaic.folder / name, shape, np.dtype(np.float32)))
+        return torch.from_numpy(self.maps[-1])
+
+    def prepare(self, advance: Advance) -> None:
+        height, saved = self.seen[0], time.monotonic()
+        advance(0.9 * self.stream.rows / height)
+        while self.stream.rows < height:
+            stop = min(self.stream.rows + self.strip, height)
+            strip = self._strip(self.stream.rows, stop).transpose(2, 0, 1)[None]
+            self.stream.push(torch.from_numpy(strip).to(self.mosaic.network.device))
+            advance(0.9 * strip.shape[-2] / height)
+            if time.monotonic() - saved > SAVE_EVERY or stop == height:
+                self._save()
+                saved = time.monotonic()
+
+    def _strip(self, start: int, stop: int) -> np.ndarray:
+        """(stop - start, w, C) rows as they are seen; those around them are read where values are interpolated."""
+        p, q = self.factor.numerator, self.factor.denominator
+        around = p if p > q else 0
+        first, end = max(start - around, 0), min(stop + around, self.seen[0])
+        top, bottom = first * q // p, end * q // p
+        values = self.mosaic.values(top, min(bottom, self.mosaic.size[0]))
+        beyond = (bottom - top - values.shape[0], self.covered[1] - values.shape[1])
+        if any(beyond):
+            values = np.pad(values, ((0, beyond[0]), (0, beyond[1]), (0, 0)), mode="edge")
+        return self.mosaic.scale.applied(values, None)[start - first : stop - first]
+
+    def _save(self) -> None:
+        for scores in self.maps:
+            _flush(scores)
+        content = io.BytesIO()
+        torch.save(self.stream.state(), content)
+        _write(self.state, content.getvalue())
+
+    def parts(self, done: int) -> Iterator[Part]:
+        height, width = self.mosaic.size
+        classes = self.mosaic.network.spec.num_classes
+        rows = max(int(0.1 * self.mosaic.room / (4 * classes * width)), 1)
+        for start in range(done, height, rows):
+            stop = min(start + rows, height)
+            if self.factor == 1:
+                logits = self.stream.logits(start, stop)
+            else:
+                logits = resampled_rows(self.stream.logits, self.seen, self.covered, start, stop)
+            yield start, 0, logits[..., :width]
+
+    def share(self, rows: int) -> float:
+        return 0.1 * rows / self.mosaic.size[0]
+
+    def close(self) -> None:
+        self.stream.scores.clear()
+        self.maps.clear()
+
+
+class _ByTiles:
+    """Tiles, computed as they are asked for."""
+
+    def __init__(self, mosaic: Mosaic) -> None:
+        self.mosaic, windows = mosaic, mosaic.windows
+        network, scale = mosaic.network, mosaic.scale
+        if scale.factor != 1:
+            network = Rescaled(network, scale)
+        kept = 8 * network.spec.num_classes * mosaic.size[1] if windows.overlap is not None else 0  # bytes per row
+        fits = int((0.8 * mosaic.room / windows.batch / TILE_BYTES) ** 0.5)
+        while fits > 64 and windows.batch * TILE_BYTES * fits**2 + kept * fits > 0.8 * mosaic.room:
+            fits -= 32
+        self.tiles = Tiles(network, mosaic.size, windows.tile or fits, windows.overlap, windows.batch)
+        exact = "exact tiles" if windows.overlap is None else f"tiles that overlap by {windows.overlap} pixels"
+        self.method = f"in {exact} of {self.tiles.tile}, {self.tiles.computed:.2f} pixels computed for each"
+
+    def prepare(self, advance: Advance) -> None:
+        """Nothing is computed before it is asked for."""
+
+    def parts(self, done: int) -> Iterator[Part]:
+        return self.tiles.parts(self.mosaic.values, done)
+
+    def share(self, rows: int) -> float:
+        return rows / self.mosaic.size[0]
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+def checksum(network: Network) -> int:
+    """Of a network's weights; of its file's, where it was exported."""
+    if not isinstance(network, FCN):
+        return int(getattr(network, "checksum", 0))
+    total = 0
+    for tensor in network.state_dict().values():
+        total = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), total)
+    return total
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
+    """An array in a file, as it was left or of zeros, whose room on the disk is taken at once."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    if not path.is_file() or path.stat().st_size != size:
+        with open(path, "wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would end the process while it writes
+            else:
+                file.truncate(size)
+    return np.memmap(path, dtype, "r+", shape=shape)
+
+
+def _flush(array: np.memmap) -> None:
+    """Write an array to its file, and give the memory back."""
+    array.flush()
+    pages: mmap.mmap = array._mmap  # type: ignore[attr-defined]
+    if hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

@@ -1,0 +1,207 @@
+"""Image files that are read a few rows at a time, however large they are."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcnseg.data.files.images import as_file_values, import_rasterio, is_turned, read_image
+from fcnseg.errors import InputError
+from fcnseg.models.spec import ModelSpec
+
+WINDOWED = {"GTiff", "PNG", "JPEG"}
+"""Formats that rasterio reads by rows; files of others are decoded as a whole."""
+
+CACHE = 64 * 2**20
+"""Bytes that GDAL keeps of what it has decoded, at least; a row of the file's blocks has to fit."""
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where an image lies on the ground, as rasterio has it.
+
+    Attributes:
+        crs: the coordinate reference system, or None.
+        transform: from (column, row) to its coordinates.
+    """
+
+    crs: Any
+    transform: Any
+
+    @property
+    def pixel(self) -> float:
+        """Side of a pixel in units of the CRS, the geometric mean of its two."""
+        return float(abs(self.transform.determinant) ** 0.5)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image by its rows.
+
+    Attributes:
+        path: the file.
+        size: (height, width) in pixels.
+        place: on the ground, where the file tells.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    place: Georeference | None = field(default=None, kw_only=True)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """(stop - start, W, C) of the image's values, as `read_image` gives them.
+
+        Raises:
+            InputError: where the file is damaged.
+        """
+        raise NotImplementedError
+
+    def known(self, start: int, stop: int) -> np.ndarray | None:
+        """(stop - start, W) bool, false where the file says that there is no data; None where there is everywhere."""
+        return None
+
+
+@dataclass(frozen=True)
+class DecodedScene(Scene):
+    """A file that is decoded as a whole.
+
+    Attributes:
+        pixels: (H, W, C).
+    """
+
+    pixels: np.ndarray
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        return self.pixels[start:stop]
+
+
+@dataclass(frozen=True)
+class RasterScene(Scene):
+    """A file that rasterio reads by windows.
+
+    Attributes:
+        raster: rasterio's dataset.
+        bands: numbers of those that are read, from 1 on; the same one thrice makes grey RGB.
+        colours: (256, 3) uint8 of a palette, or None.
+    """
+
+    raster: Any
+    bands: tuple[int, ...]
+    colours: np.ndarray | None
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        whole = self.raster.dtypes[0] in ("uint8", "uint16")
+        different = sorted(set(self.bands))
+        with _damage(self.path):
+            read = self.raster.read(different, window=self._window(start, stop), masked=not whole)
+        values = np.moveaxis(read if whole else read.filled(0), 0, 2)[..., [different.index(b) for b in self.bands]]
+        if self.colours is not None:
+            values = self.colours[values[..., 0]]
+        return as_file_values(np.ascontiguousarray(values))
+
+    def known(self, start: int, stop: int) -> np.ndarray | None:
+        if self.place is None and self.raster.nodata is None:
+            return None
+        from rasterio.enums import MaskFlags
+
+        if all(MaskFlags.all_valid in flags for flags in self.raster.mask_flag_enums):
+            return None
+        with _damage(self.path):
+            return np.asarray(self.raster.dataset_mask(window=self._window(start, stop))) > 0
+
+    def _window(self, start: int, stop: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (start, stop), (0, self.size[1])
+
+
+@contextmanager
+def open_scene(path: str | Path, spec: ModelSpec, memory: int = 2**31) -> Iterator[Scene]:
+    """Open an image file for a model.
+
+    GeoTIFF, TIFF, PNG and JPEG are read by rows; other formats, and pictures on their side by EXIF, as a whole.
+
+    Args:
+        path: the file.
+        spec: of the model, whose number of channels and type of values the image has to have.
+        memory: bytes that the process may take.
+
+    Raises:
+        InputError: when the file is missing, damaged or of another kind.
+    """
+    path = Path(path)
+    with ExitStack() as stack:
+        scene: Scene | None = None if is_turned(path) else _raster_scene(path, spec, memory, stack)
+        if scene is None:
+            pixels = read_image(path, spec.in_channels)
+            scene = DecodedScene(path, (pixels.shape[0], pixels.shape[1]), pixels)
+        _require_type(scene, spec)
+        yield scene
+
+
+def _raster_scene(path: Path, spec: ModelSpec, memory: int, stack: ExitStack) -> RasterScene | None:
+    try:
+        rasterio = import_rasterio()
+    except ImportError:
+        return None
+    with _damage(path):
+        try:
+            raster = stack.enter_context(rasterio.open(path))
+        except rasterio.errors.RasterioIOError:
+            return None  # `read_image` says what is wrong with it
+    if raster.driver not in WINDOWED or raster.tags().get("EXIF_Orientation", "1") != "1":
+        return None
+    block = max(rows * columns for rows, columns in raster.block_shapes)
+    row_of_blocks = max(rows for rows, _ in raster.block_shapes) * raster.width
+    bytes_per_pixel = raster.count * np.dtype(raster.dtypes[0]).itemsize
+    if block * bytes_per_pixel > memory // 4:
+        shape = "x".join(map(str, raster.block_shapes[0]))
+        raise InputError(
+            f"{path}: is stored in blocks of {shape} pixels, which take more than a quarter of memory; "
+            "tiles can be read: gdal_translate -co TILED=YES"
+        )
+    cache = min(max(CACHE, 2 * row_of_blocks * bytes_per_pixel), memory // 4)
+    stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache))
+    bands, colours = _bands(raster, spec.in_channels, path)
+    placed = raster.crs is not None or not raster.transform.is_identity
+    place = Georeference(raster.crs, raster.transform) if placed else None
+    return RasterScene(path, (raster.height, raster.width), raster, bands, colours, place=place)
+
+
+def _bands(raster: Any, channels: int, path: Path) -> tuple[tuple[int, ...], np.ndarray | None]:
+    """Which bands a model of so many channels sees, by the rules of `read_image`."""
+    count, dtype = raster.count, raster.dtypes[0]
+    if channels == 3 and dtype == "uint8" and set(raster.dtypes) == {"uint8"}:
+        from rasterio.enums import ColorInterp
+
+        if raster.colorinterp[0] is ColorInterp.palette:
+            table = raster.colormap(1)
+            return (1,), np.array([table.get(i, (0, 0, 0, 0))[:3] for i in range(256)], np.uint8)
+        alpha = raster.colorinterp[-1] is ColorInterp.alpha
+        if count - alpha == 1:
+            return (1, 1, 1), None
+        if count - alpha == 3:
+            return (1, 2, 3), None
+    if count != channels:
+        raise InputError(
+            f"{path}: image has {count} channel{'s' * (count != 1)} of {dtype}; expected {channels}; "
+            f"channels={count} reads it"
+        )
+    return tuple(range(1, count + 1)), None
+
+
+def _require_type(scene: Scene, spec: ModelSpec) -> None:
+    kind = scene.rows(0, 1).dtype.name
+    if spec.scaling is None and kind != spec.image_type:
+        raise InputError(f"{scene.path}: has {kind} values, the model was trained on {spec.image_type}")
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    rasterio = import_rasterio()
+    try:
+        yield
+    except rasterio.errors.RasterioIOError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise InputError(f"{path}: cannot be read as an image ({reason})") from error

@@ -1,0 +1,184 @@
+"""Images by windows: the masks of the whole image, on the same ground, in little memory, stopped and gone on with."""
+
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from PIL import Image
+from rasterio.transform import from_origin
+
+from fcnseg.data import CityScenes
+from fcnseg.errors import InputError
+from fcnseg.inference import Averaging, Predictor, mosaic
+from fcnseg.inference.mosaic import Mosaic, Windows
+from fcnseg.inference.scale import Scale
+from fcnseg.inference.scene import open_scene
+from fcnseg.models import FCN, create_model
+
+GROUND = {"crs": "EPSG:32633", "transform": from_origin(500000, 4649000, 0.5, 0.5)}
+
+
+def scored(name: str = "fcn8s_vgg16_bn", **options) -> FCN:
+    torch.manual_seed(0)
+    options = {"width": 0.05} | options
+    model = create_model(name, num_classes=5, **options).eval()
+    for key, module in model.named_children():
+        if key.startswith("score"):
+            torch.nn.init.normal_(module.weight)
+    return model
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(scored(), device="cpu", scale="native")
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """Scenes side by side: (430, 333, 3)."""
+    scenes = CityScenes(2, seed=3, look="real", size=(215, 333))
+    return np.concatenate([scenes[0][0], scenes[1][0]])
+
+
+def raster(path: Path, pixels: np.ndarray, **profile) -> Path:
+    profile = {"driver": "GTiff", "count": pixels.shape[2], "dtype": pixels.dtype, **profile}
+    with rasterio.open(path, "w", height=pixels.shape[0], width=pixels.shape[1], **profile) as target:
+        target.write(np.moveaxis(pixels, 2, 0))
+    return path
+
+
+def test_a_geotiff_stays_on_its_ground(predictor: Predictor, pixels: np.ndarray, tmp_path: Path) -> None:
+    scene = raster(tmp_path / "scene.tif", pixels, **GROUND)
+    told: list[float] = []
+    written = predictor.segment_file(
+        scene, tmp_path / "mask.tif", overlay=tmp_path / "overlay.png", probabilities=tmp_path / "p.tif",
+        advance=told.append,
+    )  # fmt: skip
+    whole = predictor(pixels, probabilities=True)
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert (mask.crs, mask.transform, mask.nodata) == (GROUND["crs"], GROUND["transform"], 255)
+        assert mask.compression.name == "deflate"
+        np.testing.assert_array_equal(mask.read(1), whole.mask)
+        assert mask.colormap(1)[2][:3] == predictor.label_space.palette[2]
+    with rasterio.open(tmp_path / "p.tif") as shares:
+        assert shares.descriptions == predictor.label_space.classes
+        np.testing.assert_allclose(shares.read() * shares.scales[0], whole.probabilities, atol=0.5 / 255 + 1e-6)
+    np.testing.assert_array_equal(written.counts, np.bincount(whole.mask.ravel(), minlength=5))
+    assert written.method == "row by row"
+    assert sum(told) == pytest.approx(1)
+    assert Image.open(tmp_path / "overlay.png").width == 333
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.tif", "overlay.png", "p.tif", "scene.tif"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp"])
+def test_pictures_give_index_pngs(predictor: Predictor, pixels: np.ndarray, tmp_path: Path, suffix: str) -> None:
+    options = {"quality": 95, "subsampling": 0} if suffix == "jpg" else {}
+    Image.fromarray(pixels).save(tmp_path / f"photo.{suffix}", **options)
+    predictor.segment_file(tmp_path / f"photo.{suffix}", tmp_path / "mask.png")
+    mask = Image.open(tmp_path / "mask.png")
+    assert mask.mode == "P"
+    assert mask.getpalette()[:3] == list(predictor.label_space.palette[0])
+    found, whole = np.asarray(mask), predictor(tmp_path / f"photo.{suffix}").mask
+    # GDAL's libjpeg and Pillow's may decode a level apart.
+    assert (found == whole).mean() > (0.97 if suffix == "jpg" else 0.99999)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.png", f"photo.{suffix}"]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
+def test_pictures_of_other_kinds_are_seen_as_by_the_predictor(
+    predictor: Predictor, pixels: np.ndarray, tmp_path: Path, mode: str
+) -> None:
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "photo.png")
+    predictor.segment_file(tmp_path / "photo.png", tmp_path / "mask.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "mask.png")), predictor(tmp_path / "photo.png").mask)
+
+
+def test_turned_pictures_are_set_upright(predictor: Predictor, pixels: np.ndarray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "photo.png", exif=exif)
+    predictor.segment_file(tmp_path / "photo.png", tmp_path / "mask.png")
+    assert Image.open(tmp_path / "mask.png").size == (430, 333)
+
+
+@pytest.mark.parametrize("factor", [Fraction(1, 2), Fraction(2, 3), Fraction(3, 2)])
+def test_factors_give_what_the_whole_image_gives(pixels: np.ndarray, tmp_path: Path, factor: Fraction) -> None:
+    """Row by row and in one piece: to 1e-4 in probabilities."""
+    predictor = Predictor(scored(), device="cpu", scale=str(factor))
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    predictor.segment_file(tmp_path / "photo.png", tmp_path / "mask.png")
+    whole = predictor(pixels)
+    assert (np.asarray(Image.open(tmp_path / "mask.png")) == whole.mask).mean() > 0.9999
+
+
+def test_the_ground_sampling_distance_is_a_factor(pixels: np.ndarray, tmp_path: Path) -> None:
+    predictor = Predictor(scored(), device="cpu", scale="native")
+    scene = raster(tmp_path / "scene.tif", pixels, **GROUND)
+    predictor.segment_file(scene, tmp_path / "mask.tif", gsd=1.0)
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        found = mask.read(1)
+    assert (found == Predictor(scored(), device="cpu", scale=0.5)(pixels).mask).mean() > 0.9999
+    with pytest.raises(InputError, match="gsd=1 needs an image that lies on the ground"):
+        predictor.segment_file(_png(tmp_path, pixels), tmp_path / "mask.png", gsd=1.0)
+
+
+def _png(folder: Path, pixels: np.ndarray) -> Path:
+    Image.fromarray(pixels).save(folder / "photo.png")
+    return folder / "photo.png"
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+def test_without_data_there_is_no_class(tmp_path: Path, kind: str) -> None:
+    model = scored("fcn32s_alexnet", in_channels=4, image_type=kind, mean=[500] * 4, std=[300] * 4)
+    values = np.random.default_rng(0).integers(1, 1000, size=(90, 70, 4)).astype(kind)
+    values[20:40, :30] = 0
+    scene = raster(tmp_path / "scene.tif", values, nodata=0, **GROUND)
+    Predictor(model, device="cpu", scale="native").segment_file(scene, tmp_path / "mask.tif")
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        found = mask.read(1)
+    np.testing.assert_array_equal(found == 255, (values == 0).all(axis=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [(name, after) for name in ("fcn8s_vgg16_bn", "fcn8s_resnet18") for after in (1, 2, 3)] + [("fcn8s_vgg16_bn", 12)],
+)
+def test_a_killed_job_goes_on(
+    pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, name: str
+) -> None:
+    """Wherever it was stopped, with no row computed twice but those since it last wrote down what it had."""
+    monkeypatch.setattr(mosaic, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(mosaic, "PROCESS", 10**6)
+    options = {} if "resnet" in name else {"width": 0.05}
+    model = scored(name, **({"width": 1.0} if not options else options))
+    predictor = Predictor(model, device="cpu", scale="native")
+    scene = raster(tmp_path / "scene.tif", np.concatenate([pixels] * 4), **GROUND)
+    weights = sum(p.nbytes for p in predictor.model.parameters())
+    windows = Windows(memory=weights + (25 if options else 400) * 10**6, tile=None if options else 768)
+    told: list[float] = []
+
+    class Killed(Exception):
+        pass
+
+    def stop(share: float) -> None:
+        told.append(share)
+        if len(told) > after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        predictor.segment_file(scene, tmp_path / "mask.tif", windows=windows, advance=stop)
+    assert not (tmp_path / "mask.tif").exists()
+    before, last = sum(told), told[-1]
+    told.clear()
+    predictor.segment_file(scene, tmp_path / "mask.tif", windows=windows, advance=told.append)
+    kept = told[0] if told[0] < 0.9 else sum(told[:2])
+    assert kept == pytest.approx(before - last)
+    assert sum(told) == pytest.approx(1)
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        found = mask.read(1)
+    np.testing.assert_array_equal(found, predictor(np.concatenate([pixels] * 4)).mask)
+    assert not list(tmp_path.glob(".*"))
