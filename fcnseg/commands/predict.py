@@ -1,101 +1,186 @@
 """`fcnseg predict`: segment a file, a folder or a glob of images."""
 
-import os
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import DictConfig
-from rich.progress import track
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fcnseg.commands.common import require_value, require_writable, unwritable
-from fcnseg.data.files.listing import list_images
 from fcnseg.errors import InputError
-from fcnseg.inference import Predictor
+from fcnseg.inference import Averaging, Predictor, Segmentation
+from fcnseg.inference.large import takes
+from fcnseg.inference.mosaic import Windows
+from fcnseg.inference.naming import find_images, output_names, with_ending
+from fcnseg.inference.scene import lies_on_the_ground
+
+GIGABYTE = 10**9
 
 
 def run(config: DictConfig) -> None:
     checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
-    images = find_images(require_value(config, "input", "FILE_OR_FOLDER"))
+    source = require_value(config, "input", "FILE_OR_FOLDER")
     output = Path(require_value(config, "output", "FOLDER"))
-    names = output_names(images)
-    _spare_inputs(images, names, output)
-    require_writable(output, "masks", "overlays")
-    precision = str(config.precision)
+    kinds = ["masks", "overlays"] if config.overlays else ["masks"]
+    images, top = find_images(source, [output / kind for kind in kinds])
+    jobs = [Job(image, name) for image, name in zip(images, output_names(images, top), strict=True)]
+    _spare_inputs(jobs, output, kinds)
+    require_writable(output, *kinds)
+    windows = windows_of(config)
     predictor = Predictor.from_pretrained(
-        checkpoint, device=config.device, precision=precision, compile=bool(config.compile)
+        checkpoint,
+        device=config.device,
+        precision=str(config.precision),
+        compile=bool(config.compile),
+        scale="training" if config.scale == "auto" else config.scale,
+        averaging=averaging_of(config),
     )
-    failures = []
-    for path, name in track(list(zip(images, names, strict=True)), description="predicting"):
-        try:
-            segmentation = predictor(path)
-        except InputError as error:
-            failures.append(error)
-            continue
-        try:
-            segmentation.save(output / "masks" / name, output / "overlays" / name, config.opacity)
-        except OSError as error:
-            raise unwritable(output, error) from error
-    if len(failures) < len(images):
-        if predictor.agreement is not None:
-            told = f"{predictor.agreement:.2%} of the first image's pixels have the class of 32-true"
-            print(f"precision {predictor.precision}: in bf16-mixed {told}")
-        print(f"{len(images) - len(failures)} masks  {output / 'masks'}\noverlays  {output / 'overlays'}")
-    if failures:
-        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        raise InputError(f"{failures[0]}{more}")
+    work = Work(predictor, config, output, windows)
+    began = time.perf_counter()
+    try:
+        work.carry_out(jobs)
+    except OSError as error:
+        raise unwritable(output, error) from error
+    work.report(len(jobs), time.perf_counter() - began)
 
 
-def find_images(source: str) -> list[Path]:
-    """The image files that a path or a glob pattern names.
+@dataclass(frozen=True)
+class Job:
+    """An image and what its results are called."""
 
+    image: Path
+    name: Path
+
+
+def averaging_of(config: DictConfig) -> Averaging:
+    scales = config.scales if OmegaConf.is_list(config.scales) else [config.scales]
+    return Averaging(bool(config.flip), tuple(map(float, scales)), int(config.dropout), float(config.temperature))
+
+
+def windows_of(config: DictConfig) -> Windows:
+    """
     Raises:
-        InputError: when there is none.
+        InputError: for an overlap that is no number.
     """
-    path = Path(source)
-    if path.is_dir():
-        return list_images(path)
-    if path.is_file():
-        return [path]
-    parent = Path(path.anchor or ".")
-    pattern = str(path.relative_to(parent)) if path.is_absolute() else source
-    if any(c in source for c in "*?["):
-        if found := sorted(p for p in parent.glob(pattern) if p.is_file()):
-            return found
-        raise InputError(f"input={source}: no file matches")
-    raise InputError(f"input={source}: no such file or folder")
+    exact = config.overlap == "exact"
+    if not exact and not isinstance(config.overlap, int):
+        raise InputError(f"overlap={config.overlap}: expected exact, or a number of pixels")
+    return Windows(int(float(config.memory) * GIGABYTE), None if exact else config.overlap, config.tile, config.tiles)
 
 
-def output_names(images: Sequence[Path]) -> list[Path]:
-    """Where below `masks/` and `overlays/` the pictures of each image go; no two at the same place.
+@dataclass
+class Work:
+    """What is done with all images: pictures in batches, and large and georeferenced ones by windows."""
 
-    They are called as the image, which lends its ending as well where only that tells it from another. Where images
-    of several folders are called alike, the folders are kept, as seen from the one that holds them all.
-    """
-    homes = defaultdict(set)
-    for path in images:
-        homes[path.stem].add(path.parent)
-    if all(len(folders) == 1 for folders in homes.values()):
-        return _apart([Path(path.name) for path in images])
-    top = os.path.commonpath([os.path.abspath(path.parent) for path in images])
-    return _apart([Path(os.path.relpath(path, top)) for path in images])
+    predictor: Predictor
+    config: DictConfig
+    output: Path
+    windows: Windows
+    failures: list[InputError] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def carry_out(self, jobs: Sequence[Job]) -> None:
+        pictures: list[Job] = []
+        large: list[Job] = []
+        for job in jobs:
+            try:
+                (large if self._by_windows(job.image) else pictures).append(job)
+            except InputError as error:
+                self.failures.append(error)
+        with _bar("predicting", len(jobs)) as advance:
+            self._pictures(pictures, advance)
+            for job in large:
+                self._large(job, advance)
+
+    def _by_windows(self, image: Path) -> bool:
+        spec, scale = self.predictor.model.spec, self.predictor.scale
+        if self.config.scale != "training" and lies_on_the_ground(image):
+            return True
+        if takes(image, spec.in_channels, scale, spec.input_size) <= self.windows.memory / 2:
+            return False
+        return scale.factor is not None or spec.input_size is None
+
+    def _pictures(self, jobs: Sequence[Job], advance) -> None:
+        names = {job.image: job.name for job in jobs}
+
+        def failed(image: Path, error: InputError) -> None:
+            self.failures.append(error)
+            advance(1)
+
+        with ThreadPoolExecutor(2) as pool:
+            writing: deque[Future[None]] = deque()
+            for found in self.predictor.stream([job.image for job in jobs], failed=failed):
+                assert found.source is not None
+                writing.append(pool.submit(self._write, found, names[found.source]))
+                advance(1)
+                while len(writing) > 8:
+                    writing.popleft().result()
+            for future in writing:
+                future.result()
+
+    def _write(self, found: Segmentation, name: Path) -> None:
+        overlay = self._place("overlays", name) if self.config.overlays else None
+        found.save(self._place("masks", name), overlay, self.config.opacity)
+
+    def _place(self, kind: str, name: Path, ending: str = ".png") -> Path:
+        return self.output / kind / with_ending(name, ending)
+
+    def _large(self, job: Job, advance) -> None:
+        ending = ".tif" if lies_on_the_ground(job.image) else ".png"
+        try:
+            written = self.predictor.segment_file(
+                job.image,
+                self._place("masks", job.name, ending),
+                overlay=self._place("overlays", job.name) if self.config.overlays else None,
+                gsd=self.config.gsd,
+                windows=self.windows,
+                opacity=self.config.opacity,
+                advance=advance,
+            )
+            self.said.append(f"{job.image}: {written.method}")
+        except InputError as error:
+            self.failures.append(error)
+
+    def report(self, images: int, seconds: float) -> None:
+        """Say what was done.
+
+        Raises:
+            InputError: where images could not be segmented.
+        """
+        made = images - len(self.failures)
+        if made:
+            if self.predictor.agreement is not None:
+                told = f"{self.predictor.agreement:.2%} of the first image's pixels have the class of 32-true"
+                print(f"precision {self.predictor.precision}: in bf16-mixed {told}")
+            for line in self.said:
+                print(line)
+            print(f"{made} masks  {self.output / 'masks'}  ({made / seconds:.3g} images/s)")
+            if self.config.overlays:
+                print(f"overlays  {self.output / 'overlays'}")
+        if self.failures:
+            more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+            raise InputError(f"{self.failures[0]}{more}")
 
 
-def _apart(paths: Sequence[Path]) -> list[Path]:
-    """Paths of images as paths of PNGs, with the endings of images as part of the name where it has to be."""
-    repeated = Counter(path.with_suffix("") for path in paths)
-    names = [_png(path if repeated[path.with_suffix("")] > 1 else path.with_suffix("")) for path in paths]
-    # Beside a.png and a.jpg there may be an a.png.png.
-    return names if len(set(names)) == len(names) else [_png(path) for path in paths]
+@contextmanager
+def _bar(what: str, total: int) -> Iterator:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda share: progress.advance(task, share)
 
 
-def _png(path: Path) -> Path:
-    return path.with_name(f"{path.name}.png")
-
-
-def _spare_inputs(images: Sequence[Path], names: Sequence[Path], output: Path) -> None:
+def _spare_inputs(jobs: Sequence[Job], output: Path, kinds: Sequence[str]) -> None:
     """Refuse to write over an image that is to be read."""
-    read = {path.resolve() for path in images}
-    for path in (output / kind / name for kind in ("masks", "overlays") for name in names):
+    read = {job.image.resolve() for job in jobs}
+    for path in (
+        output / kind / with_ending(job.name, end) for kind in kinds for job in jobs for end in (".png", ".tif")
+    ):
         if path.resolve() in read:
             raise InputError(f"output={output}: {path} is one of the images of input; expected another folder")

@@ -116,6 +116,20 @@ class RasterScene(Scene):
         return (start, stop), (0, self.size[1])
 
 
+def lies_on_the_ground(path: str | Path) -> bool:
+    """Whether a file is a GeoTIFF; not where rasterio is missing."""
+    if Path(path).suffix.lower() not in (".tif", ".tiff"):
+        return False
+    try:
+        rasterio = import_rasterio()
+        with rasterio.open(path) as raster:
+            return raster.crs is not None or not raster.transform.is_identity
+    except Exception as error:
+        if isinstance(error, ImportError) or type(error).__name__ == "RasterioIOError":
+            return False
+        raise
+
+
 @contextmanager
 def open_scene(path: str | Path, spec: ModelSpec, memory: int = 2**31) -> Iterator[Scene]:
     """Open an image file for a model.

@@ -82,17 +82,17 @@ def probabilities_file(scene: Scene, label_space: LabelSpace, path: Path) -> Ite
     """
     rasterio = import_rasterio()
     bands = label_space.num_classes
-    with replacing(path) as temporary, _written(path):
-        with rasterio.open(temporary, "w", **profile(scene, bands), interleave="pixel") as target:
-            target.scales = (1 / 255,) * bands
-            target.descriptions = label_space.classes
+    options = profile(scene, bands) | {"interleave": "pixel"}
+    with replacing(path) as temporary, _written(path), rasterio.open(temporary, "w", **options) as target:
+        target.scales = (1 / 255,) * bands
+        target.descriptions = label_space.classes
 
-            def take(part: Part) -> None:
-                top, left, logits = part
-                shares = (logits.softmax(dim=1)[0] * 255).round().byte().cpu().numpy()
-                target.write(shares, window=((top, top + shares.shape[1]), (left, left + shares.shape[2])))
+        def take(part: Part) -> None:
+            top, left, logits = part
+            shares = (logits.softmax(dim=1)[0] * 255).round().byte().cpu().numpy()
+            target.write(shares, window=((top, top + shares.shape[1]), (left, left + shares.shape[2])))
 
-            yield take
+        yield take
 
 
 def write_overlay(mask: np.ndarray, label_space: LabelSpace, scene: Scene, path: Path, opacity: float) -> None:

@@ -1,6 +1,5 @@
 """Images by windows: the masks of the whole image, on the same ground, in little memory, stopped and gone on with."""
 
-import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,10 +12,8 @@ from rasterio.transform import from_origin
 
 from fcnseg.data import CityScenes
 from fcnseg.errors import InputError
-from fcnseg.inference import Averaging, Predictor, mosaic
-from fcnseg.inference.mosaic import Mosaic, Windows
-from fcnseg.inference.scale import Scale
-from fcnseg.inference.scene import open_scene
+from fcnseg.inference import Predictor, mosaic
+from fcnseg.inference.mosaic import Windows
 from fcnseg.models import FCN, create_model
 
 GROUND = {"crs": "EPSG:32633", "transform": from_origin(500000, 4649000, 0.5, 0.5)}
@@ -153,23 +150,23 @@ def test_a_killed_job_goes_on(
     """Wherever it was stopped, with no row computed twice but those since it last wrote down what it had."""
     monkeypatch.setattr(mosaic, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(mosaic, "PROCESS", 10**6)
-    options = {} if "resnet" in name else {"width": 0.05}
-    model = scored(name, **({"width": 1.0} if not options else options))
+    by_tiles = "resnet" in name
+    model = scored(name, width=1.0 if by_tiles else 0.05)
     predictor = Predictor(model, device="cpu", scale="native")
     scene = raster(tmp_path / "scene.tif", np.concatenate([pixels] * 4), **GROUND)
     weights = sum(p.nbytes for p in predictor.model.parameters())
-    windows = Windows(memory=weights + (25 if options else 400) * 10**6, tile=None if options else 768)
+    windows = Windows(memory=weights + (400 if by_tiles else 25) * 10**6, tile=768 if by_tiles else None)
     told: list[float] = []
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def stop(share: float) -> None:
         told.append(share)
         if len(told) > after:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         predictor.segment_file(scene, tmp_path / "mask.tif", windows=windows, advance=stop)
     assert not (tmp_path / "mask.tif").exists()
     before, last = sum(told), told[-1]
