@@ -299,11 +299,14 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
     """An array in a file, as it was left or of zeros, whose room on the disk is taken at once."""
     size = int(np.prod(shape)) * dtype.itemsize
     if not path.is_file() or path.stat().st_size != size:
-        with open(path, "wb") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would end the process while it writes
-            else:
-                file.truncate(size)
+        try:
+            with open(path, "wb") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would end the process as it writes
+                else:
+                    file.truncate(size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
     return np.memmap(path, dtype, "r+", shape=shape)
 
 

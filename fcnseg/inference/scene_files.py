@@ -1,5 +1,6 @@
 """Files of a scene's mask, written by windows: the mask itself, class probabilities, and an overlay to look at."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -65,6 +66,7 @@ def write_mask(mask: np.ndarray, label_space: LabelSpace, scene: Scene, path: Pa
                 for start in range(0, scene.size[0], ROWS):
                     rows = mask[start : start + ROWS]
                     target.write(rows, 1, window=((start, start + len(rows)), (0, scene.size[1])))
+            _require_whole(raster, path)
             if not geotiff:
                 with _written(path):
                     import_module("rasterio.shutil").copy(raster, temporary, driver="PNG")
@@ -83,16 +85,18 @@ def probabilities_file(scene: Scene, label_space: LabelSpace, path: Path) -> Ite
     rasterio = import_rasterio()
     bands = label_space.num_classes
     options = profile(scene, bands) | {"interleave": "pixel"}
-    with replacing(path) as temporary, _written(path), rasterio.open(temporary, "w", **options) as target:
-        target.scales = (1 / 255,) * bands
-        target.descriptions = label_space.classes
+    with replacing(path) as temporary:
+        with _written(path), rasterio.open(temporary, "w", **options) as target:
+            target.scales = (1 / 255,) * bands
+            target.descriptions = label_space.classes
 
-        def take(part: Part) -> None:
-            top, left, logits = part
-            shares = (logits.softmax(dim=1)[0] * 255).round().byte().cpu().numpy()
-            target.write(shares, window=((top, top + shares.shape[1]), (left, left + shares.shape[2])))
+            def take(part: Part) -> None:
+                top, left, logits = part
+                shares = (logits.softmax(dim=1)[0] * 255).round().byte().cpu().numpy()
+                target.write(shares, window=((top, top + shares.shape[1]), (left, left + shares.shape[2])))
 
-        yield take
+            yield take
+        _require_whole(temporary, path)
 
 
 def write_overlay(mask: np.ndarray, label_space: LabelSpace, scene: Scene, path: Path, opacity: float) -> None:
@@ -110,12 +114,22 @@ def write_overlay(mask: np.ndarray, label_space: LabelSpace, scene: Scene, path:
 @contextmanager
 def _written(path: Path) -> Iterator[None]:
     """GDAL's errors as those of the operating system, which they mostly are."""
-    rasterio = import_rasterio()
+    failures = import_rasterio().errors.RasterioError, import_module("rasterio._err").CPLE_BaseError
     try:
         yield
-    except (rasterio.errors.RasterioIOError, rasterio.errors.RasterioError) as error:
+    except failures as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise OSError(None, reason, str(path)) from error
+        raise OSError(errno.EIO, reason, str(path)) from error
+
+
+def _require_whole(raster: Path, path: Path) -> None:
+    """Read what was written: GDAL is silent where the disk is full when it closes a file."""
+    try:
+        with import_rasterio().open(raster) as written:
+            for start in range(0, written.height, BLOCK):
+                written.read(window=((start, min(start + BLOCK, written.height)), (0, written.width)))
+    except import_rasterio().errors.RasterioIOError:
+        raise OSError(errno.EIO, "not written whole; the disk may be full", str(path)) from None
 
 
 def require_rasterio() -> None:

@@ -1,6 +1,8 @@
 """`fcnseg predict`: where masks and overlays go, and what is said where they cannot."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +121,89 @@ def test_a_command_that_ends_early_leaves_no_folders(predict):
     write("1.png")
     assert predict("1.png", "out", checkpoint="gone.ckpt") == 2
     assert not Path("out").exists()
+
+
+def test_folders_are_mirrored_and_results_are_no_images(predict):
+    """Also when it is run again, with its output within its input."""
+    write("in/a/1.png", "in/b/1.png", "in/b/deep/2.png", "in/.hidden/3.png")
+    for _ in range(2):
+        assert predict("in", "in/out") == 0
+        assert (
+            written("in/out/masks") == written("in/out/overlays") == {"a/1.png": 20, "b/1.png": 21, "b/deep/2.png": 22}
+        )
+
+
+def test_one_bad_image_does_not_stop_the_others(predict, capsys):
+    write("in/1.png", "in/3.png")
+    Path("in/2.png").write_bytes(Path("in/1.png").read_bytes()[:60])
+    assert predict("in") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("fcnseg: in/2.png: cannot be read as an image")
+    assert sorted(written("out/masks")) == ["1.png", "3.png"]
+
+
+def test_geotiff_gives_geotiff(predict, fcnseg, capsys):
+    import rasterio
+
+    ground = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(500000, 4649000, 0.5, 0.5)}
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 60, 80)).astype(np.uint8)
+    Path("in").mkdir()
+    with rasterio.open("in/a.tif", "w", driver="GTiff", height=60, width=80, count=3, dtype="uint8", **ground) as scene:
+        scene.write(pixels)
+    write("in/b.png")
+    assert predict("in") == 0
+    assert "in/a.tif: row by row" in capsys.readouterr().out
+    with rasterio.open("out/masks/a.tif") as mask:
+        assert (mask.crs, mask.transform) == (ground["crs"], ground["transform"])
+        assert mask.shape == (60, 80)
+    assert written("out/masks") == {"b.png": 20}
+    assert written("out/overlays") == {"a.png": 80, "b.png": 20}
+    arguments = ("predict", "checkpoint=model", "input=in/a.tif", "output=out2", "device=cpu")
+    assert fcnseg(*arguments, "gsd=1", "overlays=false") == 0
+    assert not Path("out2/overlays").exists()
+    assert fcnseg(*arguments, "gsd=-1") == 2
+    assert fcnseg(*arguments, "flip=true") == 2
+    assert "in/a.tif: is computed by windows, without flip" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("scale=huge", "scale=huge: expected training, native, or a factor from 1/64 to 16"),
+        ("memory=0.1", "memory=0.1: expected at least 0.6 GB"),
+        ("overlap=some", "overlap=some: expected exact, or a number of pixels"),
+        ("scales=[0]", "scales=[0.0]: expected factors above 0, up to 16"),
+        ("dropout=-1", "dropout=-1: expected a number of draws, 0 or more"),
+        ("temperature=0", "temperature=0.0: expected a number above 0"),
+    ],
+)
+def test_settings_out_of_range_are_one_line(predict, fcnseg, capsys, override, line):
+    write("1.png")
+    assert fcnseg("predict", "checkpoint=model", "input=1.png", "output=out", override) == 2
+    assert capsys.readouterr().err.splitlines() == [f"fcnseg: {line}"]
+    assert not Path("out").exists()
+
+
+def test_a_full_disk_leaves_nothing_under_a_final_name(predict, tmp_path):
+    """And what was computed is there for the next run."""
+    import rasterio
+
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 600, 500)).astype(np.uint8)
+    ground = {"transform": rasterio.transform.from_origin(500000, 4649000, 0.5, 0.5)}
+    with rasterio.open("a.tif", "w", driver="GTiff", height=600, width=500, count=3, dtype="uint8", **ground) as scene:
+        scene.write(pixels)
+    program = """
+import resource, sys
+from fcnseg.commands.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop()),) * 2)
+main()
+"""
+    command = [sys.executable, "-c", program, "predict", "checkpoint=model", "input=a.tif", "output=out", "device=cpu"]
+    # Enough for the mask without compression, and not for the overlay, which is written last.
+    for limit, left in ((200_000, []), (310_000, ["masks/a.tif"])):
+        done = subprocess.run([*command, str(limit)], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.splitlines()[-1].startswith("fcnseg: output=out: cannot be written (out/")
+        files = [path for path in Path("out").rglob("*") if path.is_file()]
+        assert [path.relative_to("out").as_posix() for path in files if ".partial" not in str(path)] == left
+    assert predict("a.tif") == 0
+    assert not list(Path("out/masks").glob(".*"))
