@@ -18,7 +18,8 @@ from fcnseg.inference import Averaging, Predictor, Segmentation
 from fcnseg.inference.large import takes
 from fcnseg.inference.mosaic import Windows
 from fcnseg.inference.naming import find_images, output_names, with_ending
-from fcnseg.inference.scene import lies_on_the_ground
+from fcnseg.inference.scene import lies_on_the_ground, open_scene
+from fcnseg.inference.scene_files import write_mask
 
 GIGABYTE = 10**9
 
@@ -126,7 +127,12 @@ class Work:
 
     def _write(self, found: Segmentation, name: Path) -> None:
         overlay = self._place("overlays", name) if self.config.overlays else None
-        found.save(self._place("masks", name), overlay, self.config.opacity)
+        mask = self._place("masks", name)
+        if found.source is not None and lies_on_the_ground(found.source):
+            with open_scene(found.source, self.predictor.model.spec) as scene:
+                write_mask(found.mask, found.label_space, scene, mask.with_suffix(".tif"))
+            mask = None
+        found.save(mask, overlay, self.config.opacity)
 
     def _place(self, kind: str, name: Path, ending: str = ".png") -> Path:
         return self.output / kind / with_ending(name, ending)

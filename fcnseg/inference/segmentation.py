@@ -46,9 +46,10 @@ class Segmentation:
         picture = blend(self.image, self.mask, self.label_space, opacity)
         return add_legend(picture, self.label_space, present=np.unique(self.mask).tolist()) if legend else picture
 
-    def save(self, mask: Path, overlay: Path | None = None, opacity: float = 0.5) -> None:
-        """Write the index PNG, and then the overlay with its legend."""
-        save_mask(self.mask, self.label_space, mask)
+    def save(self, mask: Path | None, overlay: Path | None = None, opacity: float = 0.5) -> None:
+        """Write the index PNG, and then the overlay with its legend; None leaves one out."""
+        if mask is not None:
+            save_mask(self.mask, self.label_space, mask)
         if overlay is None:
             return
         with replacing(overlay) as temporary:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
+from rasterio.transform import from_origin
 
 from fcnseg.commands.cli import EXAMPLE
 from fcnseg.data.citygen import CityScenes
@@ -110,6 +112,10 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image = scenes[0][0]
     for path in ("photo.jpg", "photos/1_left.png", "a/0001.png", "b/0001.png", "FILE_OR_FOLDER/photo.png"):
         save(folder / path, image)
+    ground = {"crs": "EPSG:32633", "transform": from_origin(500000, 4649000, 0.3, 0.3)}
+    size = {"height": image.shape[0], "width": image.shape[1], "count": 3, "dtype": "uint8"}
+    with rasterio.open(folder / "scene.tif", "w", driver="GTiff", **size, **ground) as scene:
+        scene.write(np.moveaxis(image, 2, 0))
     labels = sorted((folder / "PATH/trainannot").iterdir())
     (folder / "classes.txt").write_text("\n".join([*STREET11.classes, "unlabelled"]))
     pairs = [f"grey/{path.name},PATH/trainannot/{path.name}" for path in labels]
