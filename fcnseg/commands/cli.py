@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train a network; writes checkpoints, scores and pictures to runs/",
     "evaluate": "score a checkpoint on a dataset",
     "predict": "segment a file, a folder or a glob of images",
+    "export": "write a network for ONNX, OpenVINO, torch.export, ... and prove it",
     "geometry": "show a network layer by layer: sizes, places on the image, costs, crops",
     "benchmark": "measure networks on this machine: latency, throughput, memory, GFLOP/s",
     "data create": "describe a dataset of image and label files: pairs, classes, statistics",

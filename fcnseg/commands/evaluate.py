@@ -6,8 +6,9 @@ from fcnseg.commands.common import require_value
 from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
 from fcnseg.inference.device import default_device
+from fcnseg.inference.exported import Exported, is_exported, load_exported
 from fcnseg.labels import LabelSpace
-from fcnseg.models import from_pretrained, optimise
+from fcnseg.models import FCN, from_pretrained, optimise
 from fcnseg.models.spec import ModelSpec
 from fcnseg.runs.building import build_data
 from fcnseg.runs.folder import output_folder, relative
@@ -15,8 +16,7 @@ from fcnseg.runs.folder import output_folder, relative
 
 def run(config: DictConfig) -> None:
     checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
-    model = from_pretrained(checkpoint).to(default_device(config.device))
-    model = optimise(model, str(config.precision), bool(config.compile))
+    model = _model(checkpoint, config)
     with open_dict(config):
         config.data.size = list(model.spec.input_size) if model.spec.input_size else None
     data = build_data(config, train=False)
@@ -29,6 +29,15 @@ def run(config: DictConfig) -> None:
     evaluation = evaluate(model, data.validation_loader())
     write_report(evaluation, model, data, folder, {"checkpoint": checkpoint, "precision": str(config.precision)})
     print(f"scores and pictures  {relative(folder)}")
+
+
+def _model(checkpoint: str, config: DictConfig) -> FCN | Exported:
+    if not is_exported(checkpoint):
+        model = from_pretrained(checkpoint).to(default_device(config.device))
+        return optimise(model, str(config.precision), bool(config.compile))
+    if config.compile or config.precision != "32-true":
+        raise InputError(f"precision={config.precision}: {checkpoint} is as it was exported")
+    return load_exported(checkpoint, None if config.device == "auto" else config.device)
 
 
 def _require_classes(checkpoint: str, spec: ModelSpec, data: LabelSpace) -> None:

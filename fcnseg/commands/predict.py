@@ -127,10 +127,10 @@ class Work:
 
     def _write(self, found: Segmentation, name: Path) -> None:
         overlay = self._place("overlays", name) if self.config.overlays else None
-        mask = self._place("masks", name)
+        mask: Path | None = self._place("masks", name)
         if found.source is not None and lies_on_the_ground(found.source):
             with open_scene(found.source, self.predictor.model.spec) as scene:
-                write_mask(found.mask, found.label_space, scene, mask.with_suffix(".tif"))
+                write_mask(found.mask, found.label_space, scene, self._place("masks", name, ".tif"))
             mask = None
         found.save(mask, overlay, self.config.opacity)
 

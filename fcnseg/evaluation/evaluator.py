@@ -18,6 +18,7 @@ from fcnseg.evaluation.confusion import confusion_matrices
 from fcnseg.evaluation.metrics import scores, to_dict
 from fcnseg.evaluation.report import Example, print_table, save_confusion, save_examples, write_json
 from fcnseg.inference import Predictor
+from fcnseg.inference.exported import Exported
 from fcnseg.models import FCN
 
 UNLABELLED = "validation: no image has a labelled pixel, so there is nothing to score"
@@ -47,19 +48,20 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(model: FCN, loader: Iterable[dict[str, Any]]) -> Evaluation:
+def evaluate(model: FCN | Exported, loader: Iterable[dict[str, Any]]) -> Evaluation:
     """Score a model, with every mask in its own size.
 
     Args:
-        model: on the device to use; put into evaluation mode for the time of the call.
+        model: on the device to use, or an exported one; put into evaluation mode for the time of the call.
         loader: `SegmentationData.validation_loader()`.
 
     Raises:
         InputError: when no image has a labelled pixel.
     """
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
+    device = model.device
+    was_training = isinstance(model, FCN) and model.training
+    if isinstance(model, FCN):
+        model.eval()
     matrices: list[Tensor] = []
     names: list[str] = []
     for batch in track(loader, description="evaluating", transient=True):
@@ -67,7 +69,8 @@ def evaluate(model: FCN, loader: Iterable[dict[str, Any]]) -> Evaluation:
         predictions = model.segment_each(batch["image"].to(device), [mask.shape for mask in masks])
         matrices.append(confusion_matrices(predictions, masks, model.spec.num_classes).cpu())
         names.extend(batch["name"])
-    model.train(was_training)
+    if was_training:
+        model.train()  # type: ignore[union-attr]
     per_image = torch.cat(matrices).numpy()
     if not per_image.any():
         raise InputError(UNLABELLED)
@@ -75,7 +78,12 @@ def evaluate(model: FCN, loader: Iterable[dict[str, Any]]) -> Evaluation:
 
 
 def write_report(
-    evaluation: Evaluation, model: FCN, data: SegmentationData, folder: Path, facts: dict[str, Any], examples: int = 3
+    evaluation: Evaluation,
+    model: FCN | Exported,
+    data: SegmentationData,
+    folder: Path,
+    facts: dict[str, Any],
+    examples: int = 3,
 ) -> None:
     """Print the table; write pictures (all confusions; the worst and best images), confusions.npz and metrics.json.
 
@@ -97,8 +105,10 @@ def write_report(
     write_json(folder / "metrics.json", to_dict(found, data.label_space) | {"images": len(evaluation.names)} | facts)
 
 
-def _examples(indices: set[int], evaluation: Evaluation, model: FCN, data: SegmentationData) -> dict[int, Example]:
-    predictor = Predictor(model, device=str(model.mean.device))
+def _examples(
+    indices: set[int], evaluation: Evaluation, model: FCN | Exported, data: SegmentationData
+) -> dict[int, Example]:
+    predictor = Predictor(model, device=str(model.device))
     shown = {}
     for index in indices:
         image, mask, name = data.val[index]

@@ -19,6 +19,7 @@ from fcnseg.data.resizing import scale_values
 from fcnseg.errors import InputError
 from fcnseg.inference.averaging import Averaging, averaged_logits
 from fcnseg.inference.device import default_device, fast_precision
+from fcnseg.inference.exported import is_exported, load_exported
 from fcnseg.inference.large import Written, segment_file
 from fcnseg.inference.network import Network
 from fcnseg.inference.pixels import ImageLike, file_values
@@ -100,7 +101,7 @@ class Predictor:
     def from_pretrained(
         cls, source: str | Path, device: str | None = None, revision: str | None = None, **options: Any
     ) -> "Predictor":
-        """Load a model folder, a checkpoint, "demo", a model of the Hub, ...: whatever `fcnseg.from_pretrained` takes.
+        """Load what `fcnseg.from_pretrained` takes, a folder or a checkpoint or "demo", or what was exported.
 
         Args:
             options: `precision`, `compile`, `scale` and `averaging`.
@@ -108,6 +109,8 @@ class Predictor:
         Raises:
             InputError: when there is no such model or it cannot be read.
         """
+        if is_exported(source):
+            return cls(load_exported(source, device), **options)
         return cls(from_pretrained(source, revision=revision), device, **options)
 
     @overload

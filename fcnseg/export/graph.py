@@ -1,0 +1,40 @@
+"""The network as one graph, from images in the values of their files to logits or masks, of any number and size."""
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from fcnseg.inference.exported.network import IMAGES
+from fcnseg.models import FCN, likeliest
+
+EXAMPLE = (2, 150, 90)
+"""Images, rows and columns that the graph is traced with: of more than one coarsest sample each."""
+
+
+class Graph(nn.Module):
+    """What is exported.
+
+    Args:
+        model: in evaluation mode.
+        normalise: whether it takes images in the values of their files; else normalised ones.
+        argmax: whether it gives masks; else logits.
+    """
+
+    def __init__(self, model: FCN, normalise: bool, argmax: bool) -> None:
+        super().__init__()
+        self.model, self.normalise, self.argmax = model, normalise, argmax
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) float32 images to (N, num_classes, H, W) float32 logits or (N, H, W) int64 masks."""
+        logits = self.model(self.model.normalise(images) if self.normalise else images)
+        return likeliest(logits) if self.argmax else logits
+
+
+def traced(graph: Graph, size: tuple[int, int] | None = None) -> ExportedProgram:
+    """The program of any number of images of any height and width, or of one `size` = (height, width)."""
+    number, height, width = (EXAMPLE[0], *(size or EXAMPLE[1:]))
+    weight = graph.model.mean
+    images = torch.zeros(number, graph.model.spec.in_channels, height, width, device=weight.device)
+    anything = {IMAGES: {0: Dim.DYNAMIC} | ({} if size else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC})}
+    with torch.no_grad():
+        return torch.export.export(graph, (images,), dynamic_shapes=anything)
