@@ -19,7 +19,7 @@ from fcnseg.data import SegmentationData
 from fcnseg.data.resizing import resize_image
 from fcnseg.errors import InputError
 from fcnseg.export import FORMATS, Proof, Recipe, export, prove
-from fcnseg.export.making import Calibration
+from fcnseg.export.making import Calibration, require_fitting
 from fcnseg.export.proof import AGREEMENT, name_of_refused, stand_ins
 from fcnseg.export.triton import config_text
 from fcnseg.inference.exported import load_exported
@@ -42,6 +42,8 @@ def run(config: DictConfig) -> None:
     output = Path(require_value(config, "output", "model.onnx"))
     recipe = recipe_of(config)
     triton = config.format == "triton"
+    if not triton:
+        require_fitting(recipe, output, config.get("data") is not None)
     require_writable(output if triton else output.parent)
     model = from_pretrained(checkpoint).eval()
     data = data_of(config, model)

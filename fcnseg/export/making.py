@@ -74,11 +74,8 @@ def export(model: FCN, recipe: Recipe, output: Path, calibration: Calibration | 
         InputError: for another ending, a package that is missing, or int8 without images.
         OSError: when the file cannot be written; nothing is left under its name.
     """
-    maker, suffix = FORMATS[recipe.format]
-    if output.suffix.lower() != suffix:
-        raise InputError(f"output={output}: format={recipe.format} is written as {suffix}")
-    if recipe.precision == "int8" and calibration is None:
-        raise InputError("precision=int8: needs images to calibrate by; give data=NAME data.root=PATH")
+    maker = FORMATS[recipe.format][0]
+    require_fitting(recipe, output, calibration is not None)
     facts = json.dumps(facts_of(model, recipe))
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder, _quiet():
@@ -87,6 +84,19 @@ def export(model: FCN, recipe: Recipe, output: Path, calibration: Calibration | 
         companions = sorted(path for path in Path(folder).iterdir() if path.stem == made.stem and path != made)
         for path in (*companions, made):  # weights before the file that refers to them
             path.replace(output.with_suffix(path.suffix))
+
+
+def require_fitting(recipe: Recipe, output: Path, calibrated: bool) -> None:
+    """Refuse an ending of another format, and int8 without images.
+
+    Raises:
+        InputError: saying what is expected.
+    """
+    suffix = FORMATS[recipe.format][1]
+    if output.suffix.lower() != suffix:
+        raise InputError(f"output={output}: format={recipe.format} is written as {suffix}")
+    if recipe.precision == "int8" and not calibrated:
+        raise InputError("precision=int8: needs images to calibrate by; give data=NAME data.root=PATH")
 
 
 def facts_of(model: FCN, recipe: Recipe) -> dict[str, Any]:

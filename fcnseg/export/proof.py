@@ -92,7 +92,7 @@ def prove(
 def _sizes(spec: ModelSpec, images: Sequence[np.ndarray]) -> Iterator[tuple[int, tuple[int, int]]]:
     """Three sizes, two of them odd, each with the number of the first image that is used."""
     height, width = spec.input_size or USUAL
-    for number, size in enumerate(((height, width), (height // 2 * 2 + 37, width // 2 + 1 | 1), (101, 67))):
+    for number, size in enumerate(((height, width), (height + 37 | 1, max(width // 2, 128) + 1 | 1), (161, 131))):
         yield number * BATCH % max(len(images) - BATCH + 1, 1), size
 
 

@@ -83,13 +83,14 @@ class Exported(ABC):
         return None if tiling is None else {key: int(value) for key, value in tiling.items()}
 
     def _run(self, images: Tensor) -> Tensor:
-        images, size = images.cpu().float(), self.facts.get("size")
+        # Compiled programs take the layout of memory that they were traced with for granted.
+        images, size = images.cpu().float().contiguous(), self.facts.get("size")
         if size is not None and tuple(size) != tuple(images.shape[-2:]):
             expected, found = ("x".join(map(str, each)) for each in (size, images.shape[-2:]))
             raise InputError(f"{self.path}: takes images of {expected}, not {found} (HxW)")
         if not self.facts["normalise"]:
             images = images.flip(1) if self.spec.channel_order == "bgr" else images
-            images = (images - self._mean) / self._std
+            images = ((images - self._mean) / self._std).contiguous()
         try:
             return self.run(images)
         except Exception as error:
