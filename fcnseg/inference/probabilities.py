@@ -1,6 +1,5 @@
 """How sure a network is: class probabilities and their entropy as files."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,23 +28,12 @@ def save_probabilities(probabilities: np.ndarray, label_space: LabelSpace, path:
         np.savez_compressed(file, probabilities=probabilities.astype(np.float16), classes=names)
 
 
-def entropy(probabilities: np.ndarray) -> np.ndarray:
-    """(H, W) float32 entropy of (C, H, W) probabilities: 0 where one class is certain, 1 where all are alike.
-
-    It is -sum p log p (Shannon 1948) over log C; 0 everywhere for a single class.
-    """
-    total = np.zeros(probabilities.shape[1:], np.float32)
-    for one in probabilities:  # a class after the other: all together may be gigabytes
-        p = one.astype(np.float32)
-        total -= p * np.log(np.where(p > 0, p, 1))
-    return (total / max(math.log(len(probabilities)), 1e-9)).clip(0, 1)
-
-
-def save_entropy(probabilities: np.ndarray, path: Path | str, bits: int = 8) -> None:
-    """Write the `entropy` of (C, H, W) probabilities as a grey PNG from black, certain, to white, undecided.
+def save_entropy(entropy: np.ndarray, path: Path | str, bits: int = 8) -> None:
+    """Write an (H, W) entropy as a grey PNG from black, certain, to white, undecided.
 
     Args:
-        bits: 8 or 16; the largest value, 255 or 65535, is an entropy of log C.
+        entropy: 0 to 1, as `Segmentation.entropy` tells it: -sum p log p (Shannon 1948) over log C.
+        bits: 8 or 16; the largest value, 255 or 65535, is 1.
 
     Raises:
         InputError: for an array of another shape, another number of bits, or a path that does not end in .png.
@@ -53,9 +41,9 @@ def save_entropy(probabilities: np.ndarray, path: Path | str, bits: int = 8) -> 
     _require_suffix(path, ".png", "entropy is")
     if bits not in (8, 16):
         raise InputError(f"bits={bits}: expected 8 or 16")
-    if probabilities.ndim != 3:
-        raise InputError(f"probabilities are (C, H, W); got shape {probabilities.shape}")
-    values = np.rint(entropy(probabilities) * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+    if entropy.ndim != 2:
+        raise InputError(f"entropy is (H, W); got shape {entropy.shape}")
+    values = np.rint(entropy.clip(0, 1) * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
     with replacing(path) as temporary:
         Image.fromarray(values).save(temporary, format="PNG")
 

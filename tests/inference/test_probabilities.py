@@ -1,7 +1,5 @@
 """Files of probabilities and of their entropy, read back."""
 
-import math
-
 import numpy as np
 import pytest
 import rasterio
@@ -9,7 +7,8 @@ from PIL import Image
 from rasterio import Affine
 
 from fcnseg.errors import InputError
-from fcnseg.inference.probabilities import entropy, save_bands, save_entropy, save_probabilities
+from fcnseg.inference import Segmentation
+from fcnseg.inference.probabilities import save_bands, save_entropy, save_probabilities
 from fcnseg.labels import STREET11
 
 
@@ -31,21 +30,19 @@ def test_probabilities_read_back(tmp_path):
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [(8, np.uint8), (16, np.uint16)])
-def test_entropy_is_the_formula(bits, dtype, tmp_path):
+def test_entropy_is_that_of_a_segmentation(bits, dtype, tmp_path):
     probabilities = random_probabilities()
-    save_entropy(probabilities, tmp_path / "entropy.png", bits)
+    picture = np.zeros((20, 31, 3), np.uint8)
+    segmentation = Segmentation(picture, picture[..., 0], STREET11, probabilities)
+    save_entropy(segmentation.entropy, tmp_path / "entropy.png", bits)
     with Image.open(tmp_path / "entropy.png") as picture:
         found = np.asarray(picture).astype(dtype)
     p = probabilities.astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        expected = -np.nansum(p * np.log(p), axis=0) / math.log(11)
+        expected = -np.nansum(p * np.log(p), axis=0) / np.log(11)
     assert np.abs(found / (2.0**bits - 1) - expected).max() <= 0.5 / (2**bits - 1) + 1e-6
     assert found[0, 0] == 0
     assert found[0, 1] == 2**bits - 1
-
-
-def test_a_single_class_is_certain():
-    np.testing.assert_array_equal(entropy(np.ones((1, 3, 4), np.float32)), np.zeros((3, 4)))
 
 
 @pytest.mark.parametrize(("dtype", "largest"), [("uint8", 0.5 / 255), ("float32", 0)])
@@ -71,9 +68,9 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"p\.png: probabilities are saved as \.npz"):
         save_probabilities(probabilities, STREET11, tmp_path / "p.png")
     with pytest.raises(InputError, match=r"p\.jpg: entropy is saved as \.png"):
-        save_entropy(probabilities, tmp_path / "p.jpg")
+        save_entropy(probabilities[0], tmp_path / "p.jpg")
     with pytest.raises(InputError, match="bits=12"):
-        save_entropy(probabilities, tmp_path / "p.png", 12)
+        save_entropy(probabilities[0], tmp_path / "p.png", 12)
     with pytest.raises(InputError, match="dtype=int8"):
         save_bands(probabilities, STREET11, tmp_path / "p.tif", {}, "int8")
     assert not list(tmp_path.iterdir())
