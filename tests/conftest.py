@@ -61,6 +61,16 @@ def fcnseg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int
 
 
 @pytest.fixture(autouse=True)
+def spare_captured_output() -> None:
+    """absl, which OpenVINO and TensorBoard bring, closes the stream of its log when Hydra sets up logging anew.
+
+    It spares the process's own streams; pytest's it takes for files.
+    """
+    if "absl.logging" in sys.modules:
+        sys.modules["absl.logging"].get_absl_handler().python_handler.stream = sys.__stderr__
+
+
+@pytest.fixture(autouse=True)
 def heed_interrupts() -> Iterator[None]:
     """Processes that tests start react to SIGINT, also where a background shell, which ignores it, runs the tests."""
     before = signal.getsignal(signal.SIGINT)

@@ -1,10 +1,16 @@
 """`fcnseg evaluate`: score a model on a dataset."""
 
+from pathlib import Path
+from typing import Any
+
 from omegaconf import DictConfig, open_dict
 
 from fcnseg.commands.common import require_value
+from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
+from fcnseg.evaluation.calibration import calibrate, save_reliability
+from fcnseg.evaluation.report import write_json
 from fcnseg.inference.device import default_device
 from fcnseg.inference.exported import Exported, is_exported, load_exported
 from fcnseg.labels import LabelSpace
@@ -27,8 +33,23 @@ def run(config: DictConfig) -> None:
     data.setup("validate")
     folder = output_folder()
     evaluation = evaluate(model, data.validation_loader())
-    write_report(evaluation, model, data, folder, {"checkpoint": checkpoint, "precision": str(config.precision)})
+    facts: dict[str, Any] = {"checkpoint": checkpoint, "precision": str(config.precision)}
+    if config.calibrate:
+        facts |= {"calibration": _calibrated(model, data, folder)}
+    write_report(evaluation, model, data, folder, facts)
     print(f"scores and pictures  {relative(folder)}")
+
+
+def _calibrated(model: FCN | Exported, data: SegmentationData, folder: Path) -> dict[str, Any]:
+    """Write calibration.json and reliability.png; what metrics.json is to have of it."""
+    found = calibrate(model, data.validation_loader())
+    write_json(folder / "calibration.json", found.to_dict())
+    save_reliability(found, folder / "reliability.png")
+    print(
+        f"temperature {found.temperature:.3f}: calibration error {found.ece_before:.2%} to {found.ece_after:.2%}, "
+        f"log likelihood {-found.nll_before:.3f} to {-found.nll_after:.3f}, on images that it was not fitted on"
+    )
+    return {key: value for key, value in found.to_dict().items() if not key.startswith("bins")}
 
 
 def _model(checkpoint: str, config: DictConfig) -> FCN | Exported:

@@ -1,14 +1,17 @@
 """Scores from one confusion matrix, comparisons of methods, and reports."""
 
+from fcnseg.evaluation.calibration import Calibration, calibrate
 from fcnseg.evaluation.comparison import Comparison, Interval, load_matrices, paired_bootstrap
 from fcnseg.evaluation.evaluator import Evaluation, evaluate, write_report
 from fcnseg.evaluation.metrics import Scores, scores
 
 __all__ = [
+    "Calibration",
     "Comparison",
     "Evaluation",
     "Interval",
     "Scores",
+    "calibrate",
     "evaluate",
     "load_matrices",
     "paired_bootstrap",

@@ -10,6 +10,9 @@ from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
+AT_ONCE = 1 << 22
+"""Pixels that are blended at once; together they would take a large picture's memory several times."""
+
 
 def colourise(mask: np.ndarray, label_space: LabelSpace) -> np.ndarray:
     """Paint a (H, W) mask of class indices in its classes' colours: (H, W, 3) uint8, ignored pixels black.
@@ -39,15 +42,29 @@ def blend(
     """
     if not 0 <= opacity <= 1:
         raise InputError(f"opacity {opacity} is outside 0 to 1")
-    base = _as_rgb(image)
     mask = _checked(mask, label_space)
-    if base.size != mask.shape[::-1]:
+    picture = image if isinstance(image, Image.Image) else _checked_image(image)
+    size = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
+    if size != mask.shape[::-1]:
         height, width = mask.shape
-        raise InputError(f"image is {base.height}x{base.width}, mask is {height}x{width} (HxW)")
-    # PIL mixes in 8 bits: a tenth of the time and memory of floating-point arrays on large pictures.
-    colours = Image.fromarray(colourise(mask, label_space))
-    mixed = Image.blend(base, colours, opacity)
-    mixed.paste(base, mask=Image.fromarray(mask == IGNORE_INDEX))
+        raise InputError(f"image is {size[1]}x{size[0]}, mask is {height}x{width} (HxW)")
+    mixed = Image.new("RGB", size)
+    rows = max(AT_ONCE // max(size[0], 1), 1)
+    for top in range(0, size[1], rows):
+        bottom = min(top + rows, size[1])
+        box = (0, top, size[0], bottom)
+        base = picture.crop(box) if isinstance(picture, Image.Image) else picture[top:bottom]
+        mixed.paste(_blended(_as_rgb(base), mask[top:bottom], label_space, opacity), box)
+    return mixed
+
+
+def _blended(base: Image.Image, mask: np.ndarray, label_space: LabelSpace, opacity: float) -> Image.Image:
+    """A few rows of `blend`."""
+    # PIL mixes in 8 bits: a tenth of the time and memory of floating-point arrays.
+    mixed = Image.blend(base, Image.fromarray(label_space.colours()[mask]), opacity)
+    ignored = mask == IGNORE_INDEX
+    if ignored.any():
+        mixed.paste(base, mask=Image.fromarray(ignored))
     return mixed
 
 
@@ -56,8 +73,8 @@ def add_legend(
 ) -> Image.Image:
     """Extend a picture downwards by a strip with the colours and names of classes.
 
-    The names stand in columns that fit the picture's width, in a type size that follows it; a name that
-    is wider than the whole picture is cut at its edge.
+    The names stand in columns that fit the picture's width, in a type size that follows it, up to a twelfth of the
+    height; a name that is wider than the whole picture is cut at its edge.
 
     Args:
         picture: the PIL image or uint8 array above the legend; its pixels stay as they are, in RGB.
@@ -70,7 +87,7 @@ def add_legend(
     shown = [i for i in range(label_space.num_classes) if wanted is None or i in wanted]
     if not shown:
         return picture.copy()
-    size = min(max(picture.width // 55, 11), 26)
+    size = max(min(picture.width // 55, max(picture.height // 12, 26)), 11)
     font = ImageFont.load_default(size)
     names = [label_space.classes[i] for i in shown]
     column = int(size * 2.6 + max(font.getlength(name) for name in names))
@@ -112,7 +129,10 @@ def _checked(mask: np.ndarray, label_space: LabelSpace) -> np.ndarray:
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype.kind not in "iu":
         raise InputError(f"a mask is (H, W) integers; got shape {mask.shape} of {mask.dtype}")
-    stray = ((mask < 0) | (mask >= label_space.num_classes)) & (mask != IGNORE_INDEX)
+    stray = mask >= label_space.num_classes
+    stray &= mask != IGNORE_INDEX
+    if mask.dtype.kind == "i":
+        stray |= mask < 0
     if stray.any():
         raise InputError(
             f"mask value {mask[stray][0]} is not one of the {label_space.num_classes} classes "
@@ -122,8 +142,12 @@ def _checked(mask: np.ndarray, label_space: LabelSpace) -> np.ndarray:
 
 
 def _as_rgb(image: np.ndarray | Image.Image) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(_checked_image(image))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _checked_image(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
         raise InputError(f"an image is (H, W, 3) or (H, W) uint8; got shape {image.shape} of {image.dtype}")
-    return Image.fromarray(image).convert("RGB")
+    return image

@@ -1,5 +1,6 @@
 """`fcnseg evaluate`: which models fit the data."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,12 @@ from fcnseg.models import create_model
 def evaluate(fcnseg, camvid):
     """Score an untrained network whose spec says what is given, on CamVid's 11 classes; returns the exit code."""
 
-    def run(**options) -> int:
+    def run(*overrides: str, **options) -> int:
         model = create_model("fcn32s_alexnet", width=0.05, **options)
         torch.nn.init.normal_(model.score_fr.weight)
         model.save_pretrained("model")
         data = ("data=camvid", f"data.root={camvid}", "device=cpu", "hydra.run.dir=scores")
-        return fcnseg("evaluate", "checkpoint=model", *data)
+        return fcnseg("evaluate", "checkpoint=model", *data, *overrides)
 
     return run
 
@@ -42,3 +43,16 @@ def test_other_names_are_named(evaluate, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("fcnseg: model: predicts thing 0, thing 1, ")
     assert "; the data has sky, building, " in line
+
+
+def test_calibration_is_told_drawn_and_written(evaluate, capsys):
+    assert evaluate("calibrate=true", num_classes=11) == 0
+    told = json.loads(Path("scores/calibration.json").read_text())
+    assert (
+        f"temperature {told['temperature']:.3f}: calibration error {told['ece_before']:.2%} to "
+        in capsys.readouterr().out
+    )
+    assert told["nll_after"] < told["nll_before"]
+    known = json.loads(Path("scores/metrics.json").read_text())["calibration"]
+    assert known == {key: value for key, value in told.items() if not key.startswith("bins")}
+    assert Path("scores/reliability.png").is_file()

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from fcnseg.errors import InputError
+from fcnseg.inference import overlay
 from fcnseg.inference.overlay import add_legend, blend, colourise, save_mask
 from fcnseg.labels import IGNORE_INDEX, STREET11, LabelSpace
 
@@ -110,6 +111,23 @@ def test_legend_type_grows_with_the_picture() -> None:
     heights = [add_legend(Image.new("RGB", (w, 9)), space).height - 9 for w in (240, 960, 1920, 9600)]
     assert heights[0] < heights[1] < heights[2] == heights[3]
     assert heights[0] >= 20
+
+
+def test_legend_of_a_large_picture_can_be_read_when_all_of_it_is_looked_at() -> None:
+    space = LabelSpace("one", ("car",), ((200, 0, 0),))
+    added = [add_legend(Image.new("RGB", (w, w // 2)), space).height / w - 0.5 for w in (1100, 4400)]
+    assert added[0] == pytest.approx(added[1], rel=0.02)
+    flat = add_legend(Image.new("RGB", (6000, 600)), space).height - 600
+    assert flat < 600 / 4
+
+
+def test_a_large_picture_is_blended_part_by_part_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = random_mask()
+    image = RNG.integers(0, 256, (*mask.shape, 3), dtype=np.uint8)
+    whole = np.asarray(blend(image, mask, STREET11, 0.3))
+    monkeypatch.setattr(overlay, "AT_ONCE", 5 * mask.shape[1])  # five rows, and two at the end
+    for same in (image, Image.fromarray(image)):
+        np.testing.assert_array_equal(np.asarray(blend(same, mask, STREET11, 0.3)), whole)
 
 
 def test_legend_of_nothing_is_the_picture() -> None:
