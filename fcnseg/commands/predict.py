@@ -2,10 +2,10 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,38 +14,39 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fcnseg.commands.common import require_value, require_writable, unwritable
 from fcnseg.errors import InputError
-from fcnseg.inference import Averaging, Predictor, Segmentation
+from fcnseg.inference import Averaging, Predictor
 from fcnseg.inference.large import takes
 from fcnseg.inference.mosaic import Windows
 from fcnseg.inference.naming import find_images, output_names, with_ending
-from fcnseg.inference.scene import lies_on_the_ground, open_scene
-from fcnseg.inference.scene_files import write_mask
+from fcnseg.inference.results import Results, Wanted
+from fcnseg.inference.scene import lies_on_the_ground
+from fcnseg.inference.video import VIDEO_SUFFIXES, segment_video, video_facts
 
 GIGABYTE = 10**9
+
+Advance = Callable[[float], None]
 
 
 def run(config: DictConfig) -> None:
     checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
     source = require_value(config, "input", "FILE_OR_FOLDER")
     output = Path(require_value(config, "output", "FOLDER"))
-    kinds = ["masks", "overlays"] if config.overlays else ["masks"]
+    if Path(source).suffix.lower() in VIDEO_SUFFIXES:
+        run_video(config, checkpoint, Path(source), output)
+        return
+    wanted = wanted_of(config)
+    kinds = wanted.folders
     images, top = find_images(source, [output / kind for kind in kinds])
     jobs = [Job(image, name) for image, name in zip(images, output_names(images, top), strict=True)]
     _spare_inputs(jobs, output, kinds)
     require_writable(output, *kinds)
     windows = windows_of(config)
-    predictor = Predictor.from_pretrained(
-        checkpoint,
-        device=config.device,
-        precision=str(config.precision),
-        compile=bool(config.compile),
-        scale="training" if config.scale == "auto" else config.scale,
-        averaging=averaging_of(config),
-    )
-    work = Work(predictor, config, output, windows)
+    predictor = predictor_of(config, checkpoint)
     began = time.perf_counter()
     try:
-        work.carry_out(jobs)
+        with Results(output, wanted, predictor.label_space) as results:
+            work = Work(predictor, config, results, windows)
+            work.carry_out(jobs)
     except OSError as error:
         raise unwritable(output, error) from error
     work.report(len(jobs), time.perf_counter() - began)
@@ -57,6 +58,35 @@ class Job:
 
     image: Path
     name: Path
+
+
+def run_video(config: DictConfig, checkpoint: str, source: Path, output: Path) -> None:
+    """OUTPUT/NAME.mp4 of overlays, or with overlays=false the masks of all frames in OUTPUT/NAME/."""
+    target = output / f"{source.stem}.mp4" if config.overlays else output / source.stem
+    require_writable(output)
+    facts = video_facts(source)
+    predictor = predictor_of(config, checkpoint)
+    try:
+        with _bar("predicting", facts.frames) as advance:
+            frames = segment_video(predictor, source, target, config.opacity, progress=lambda: advance(1))
+    except OSError as error:
+        raise unwritable(output, error) from error
+    print(f"{frames} frames  {target}")
+
+
+def predictor_of(config: DictConfig, checkpoint: str) -> Predictor:
+    return Predictor.from_pretrained(
+        checkpoint,
+        device=config.device,
+        precision=str(config.precision),
+        compile=bool(config.compile),
+        scale="training" if config.scale == "auto" else config.scale,
+        averaging=averaging_of(config),
+    )
+
+
+def wanted_of(config: DictConfig) -> Wanted:
+    return Wanted(**{field.name: config[field.name] for field in fields(Wanted)})
 
 
 def averaging_of(config: DictConfig) -> Averaging:
@@ -81,7 +111,7 @@ class Work:
 
     predictor: Predictor
     config: DictConfig
-    output: Path
+    results: Results
     windows: Windows
     failures: list[InputError] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -107,7 +137,7 @@ class Work:
             return False
         return scale.factor is not None or spec.input_size is None
 
-    def _pictures(self, jobs: Sequence[Job], advance) -> None:
+    def _pictures(self, jobs: Sequence[Job], advance: Advance) -> None:
         names = {job.image: job.name for job in jobs}
 
         def failed(image: Path, error: InputError) -> None:
@@ -116,42 +146,38 @@ class Work:
 
         with ThreadPoolExecutor(2) as pool:
             writing: deque[Future[None]] = deque()
-            for found in self.predictor.stream([job.image for job in jobs], failed=failed):
+            wanted, spec = self.results.wanted, self.predictor.model.spec
+            unsure = wanted.probabilities or wanted.entropy
+            for found in self.predictor.stream(list(names), probabilities=unsure, failed=failed):
                 assert found.source is not None
-                writing.append(pool.submit(self._write, found, names[found.source]))
+                name = names[found.source]
+                writing.append(pool.submit(self.results.write, found, name, spec))
+                self.results.note(found.source, name, found.mask)
                 advance(1)
                 while len(writing) > 8:
                     writing.popleft().result()
             for future in writing:
                 future.result()
 
-    def _write(self, found: Segmentation, name: Path) -> None:
-        overlay = self._place("overlays", name) if self.config.overlays else None
-        mask: Path | None = self._place("masks", name)
-        if found.source is not None and lies_on_the_ground(found.source):
-            with open_scene(found.source, self.predictor.model.spec) as scene:
-                write_mask(found.mask, found.label_space, scene, self._place("masks", name, ".tif"))
-            mask = None
-        found.save(mask, overlay, self.config.opacity)
-
-    def _place(self, kind: str, name: Path, ending: str = ".png") -> Path:
-        return self.output / kind / with_ending(name, ending)
-
-    def _large(self, job: Job, advance) -> None:
-        ending = ".tif" if lies_on_the_ground(job.image) else ".png"
+    def _large(self, job: Job, advance: Advance) -> None:
+        place, wanted = self.results.place, self.results.wanted
+        mask = place("masks", job.name, ".tif" if lies_on_the_ground(job.image) else ".png")
         try:
             written = self.predictor.segment_file(
                 job.image,
-                self._place("masks", job.name, ending),
-                overlay=self._place("overlays", job.name) if self.config.overlays else None,
+                mask,
+                overlay=place("overlays", job.name) if wanted.overlays else None,
+                probabilities=place("probabilities", job.name, ".tif") if wanted.probabilities else None,
                 gsd=self.config.gsd,
                 windows=self.windows,
-                opacity=self.config.opacity,
+                opacity=wanted.opacity,
                 advance=advance,
             )
-            self.said.append(f"{job.image}: {written.method}")
         except InputError as error:
             self.failures.append(error)
+            return
+        self.results.note(job.image, job.name, mask)
+        self.said.append(f"{job.image}: {written.method}")
 
     def report(self, images: int, seconds: float) -> None:
         """Say what was done.
@@ -166,16 +192,16 @@ class Work:
                 print(f"precision {self.predictor.precision}: in bf16-mixed {told}")
             for line in self.said:
                 print(line)
-            print(f"{made} masks  {self.output / 'masks'}  ({made / seconds:.3g} images/s)")
-            if self.config.overlays:
-                print(f"overlays  {self.output / 'overlays'}")
+            print(f"{made} masks  {self.results.folder / 'masks'}  ({made / seconds:.3g} images/s)")
+            for kind in self.results.wanted.folders[1:]:
+                print(f"{kind}  {self.results.folder / kind}")
         if self.failures:
             more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
             raise InputError(f"{self.failures[0]}{more}")
 
 
 @contextmanager
-def _bar(what: str, total: int) -> Iterator:
+def _bar(what: str, total: int | None) -> Iterator[Advance]:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=total)

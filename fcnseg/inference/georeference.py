@@ -24,6 +24,11 @@ class Georeference:
     crs: Any = None
 
     @property
+    def pixel(self) -> float:
+        """Side of a pixel in units of the CRS, the geometric mean of its two."""
+        return float(abs(self.transform.determinant) ** 0.5)
+
+    @property
     def pixel_area(self) -> float | None:
         """Square metres that a pixel covers in the plane of a projected CRS; None without one.
 

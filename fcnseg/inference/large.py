@@ -11,12 +11,14 @@ import numpy as np
 
 from fcnseg.data.files.images import image_size
 from fcnseg.errors import InputError
+from fcnseg.inference.areas import count_pixels
 from fcnseg.inference.averaging import Averaging
+from fcnseg.inference.georeference import import_rasterio
 from fcnseg.inference.mosaic import TILE_BYTES, Mosaic, Windows
 from fcnseg.inference.network import Network
 from fcnseg.inference.scale import Scale, parse_scale
 from fcnseg.inference.scene import Scene, open_scene
-from fcnseg.inference.scene_files import probabilities_file, require_rasterio, write_mask, write_overlay
+from fcnseg.inference.scene_files import probabilities_file, write_mask, write_overlay
 from fcnseg.labels import LabelSpace
 
 Advance = Callable[[float], None]
@@ -29,14 +31,10 @@ class Written:
     Attributes:
         method: how it was computed, in words.
         counts: (classes,) pixels of each class.
-        scene_size: (height, width) in pixels.
-        pixel: side of a pixel on the ground in units of the CRS, or None.
     """
 
     method: str
     counts: np.ndarray
-    scene_size: tuple[int, int]
-    pixel: float | None
 
 
 def segment_file(
@@ -74,7 +72,7 @@ def segment_file(
         InputError: for an image or a setting of another kind, or views to average.
         OSError: when a file cannot be written; what is done is kept, and nothing is left under the files' names.
     """
-    require_rasterio()
+    import_rasterio("images beyond memory, and GeoTIFF,")
     averaging, windows = averaging or Averaging(), windows or Windows()
     if not averaging.is_plain:
         raise InputError(f"{path}: is computed by windows, without flip, scales or dropout")
@@ -88,9 +86,9 @@ def segment_file(
         write_mask(mosaic.mask, label_space, scene, mask)
         if overlay is not None:
             write_overlay(mosaic.mask, label_space, scene, overlay, opacity)
-        counts = _counts(mosaic.mask, label_space.num_classes)
+        counts = count_pixels(mosaic.mask, label_space)
         mosaic.remove()
-        return Written(mosaic.method, counts, scene.size, scene.place.pixel if scene.place else None)
+        return Written(mosaic.method, counts)
 
 
 def scale_of(scene: Scene, scale: Scale | None, gsd: float | None) -> Scale:
@@ -120,10 +118,3 @@ def takes(path: Path, spec_channels: int, scale: Scale, training: tuple[int, int
     else:
         seen = int(height * width * (scale.factor or 1) ** 2)
     return seen * TILE_BYTES + height * width * (6 * spec_channels + 12)
-
-
-def _counts(mask: np.ndarray, classes: int) -> np.ndarray:
-    counts = np.zeros(classes, np.int64)
-    for start in range(0, len(mask), 1024):
-        counts += np.bincount(np.asarray(mask[start : start + 1024]).ravel(), minlength=256)[:classes]
-    return counts

@@ -10,6 +10,7 @@ import numpy as np
 
 from fcnseg.data.files.images import as_file_values, import_rasterio, is_turned, read_image
 from fcnseg.errors import InputError
+from fcnseg.inference.georeference import Georeference
 from fcnseg.models.spec import ModelSpec
 
 WINDOWED = {"GTiff", "PNG", "JPEG"}
@@ -17,24 +18,6 @@ WINDOWED = {"GTiff", "PNG", "JPEG"}
 
 CACHE = 64 * 2**20
 """Bytes that GDAL keeps of what it has decoded, at least; a row of the file's blocks has to fit."""
-
-
-@dataclass(frozen=True)
-class Georeference:
-    """Where an image lies on the ground, as rasterio has it.
-
-    Attributes:
-        crs: the coordinate reference system, or None.
-        transform: from (column, row) to its coordinates.
-    """
-
-    crs: Any
-    transform: Any
-
-    @property
-    def pixel(self) -> float:
-        """Side of a pixel in units of the CRS, the geometric mean of its two."""
-        return float(abs(self.transform.determinant) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -179,7 +162,7 @@ def _raster_scene(path: Path, spec: ModelSpec, memory: int, stack: ExitStack) ->
     stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache))
     bands, colours = _bands(raster, spec.in_channels, path)
     placed = raster.crs is not None or not raster.transform.is_identity
-    place = Georeference(raster.crs, raster.transform) if placed else None
+    place = Georeference(raster.transform, raster.crs) if placed else None
     return RasterScene(path, (raster.height, raster.width), raster, bands, colours, place=place)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from fcnseg.atomic import replacing
 from fcnseg.data.display import displayable
 from fcnseg.data.files.images import import_rasterio
-from fcnseg.errors import InputError
 from fcnseg.inference.overlay import add_legend, blend
 from fcnseg.inference.scene import Scene
 from fcnseg.inference.segmentation import OVERLAY_COMPRESSION
@@ -130,15 +129,3 @@ def _require_whole(raster: Path, path: Path) -> None:
                 written.read(window=((start, min(start + BLOCK, written.height)), (0, written.width)))
     except import_rasterio().errors.RasterioIOError:
         raise OSError(errno.EIO, "not written whole; the disk may be full", str(path)) from None
-
-
-def require_rasterio() -> None:
-    """Refuse what needs rasterio where it is not installed.
-
-    Raises:
-        InputError: with the command that installs it.
-    """
-    try:
-        import_rasterio()
-    except ImportError:
-        raise InputError("images beyond memory, and GeoTIFF, need rasterio; pip install fcnseg[geo]") from None

@@ -17,6 +17,7 @@ from rasterio.transform import from_origin
 
 from fcnseg.commands.cli import EXAMPLE
 from fcnseg.data.citygen import CityScenes
+from fcnseg.inference.video import write_video
 from fcnseg.labels import STREET11, VOC21
 from fcnseg.models import create_model
 from fcnseg.models.sources import DEMO
@@ -52,6 +53,9 @@ TRAIN = (
     "trainer.accelerator=cpu", "trainer.num_sanity_val_steps=0", "callbacks.progress=null", "logger.tensorboard=null",
 )  # fmt: skip
 
+EXPORT = ("checkpoint=small", "calibration_images=4", "agreement=0.5")
+"""An export takes a minute with the demo's network."""
+
 BENCHMARK = ("size=[24,32]", "width=0.05", "rounds=1")
 
 
@@ -83,6 +87,8 @@ def shortened(line: str) -> list[str]:
     embedded = "camvid" not in line and "data=" not in line
     if words[0] == "evaluate":
         return [*words, "data.val.length=2"] if embedded else words
+    if words[0] == "export":
+        return [*words, *EXPORT]
     if words[0] == "benchmark":
         return [*words, *BENCHMARK]
     if words[0] != "train" or "--help" in words:
@@ -116,10 +122,13 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     size = {"height": image.shape[0], "width": image.shape[1], "count": 3, "dtype": "uint8"}
     with rasterio.open(folder / "scene.tif", "w", driver="GTiff", **size, **ground) as scene:
         scene.write(np.moveaxis(image, 2, 0))
+    write_video(folder / "drive.mp4", [image] * 3, 10)
     labels = sorted((folder / "PATH/trainannot").iterdir())
     (folder / "classes.txt").write_text("\n".join([*STREET11.classes, "unlabelled"]))
     pairs = [f"grey/{path.name},PATH/trainannot/{path.name}" for path in labels]
     (folder / "pairs.csv").write_text("\n".join(["image,label", *pairs]))
+    small = create_model("fcn32s_alexnet", num_classes=11, width=0.05, label_space=STREET11.to_dict())
+    small.save_pretrained(folder / "small")
     caffe(folder / "VGG_ILSVRC_16_layers.caffemodel", "fcn32s_vgg16")
     caffe(folder / "bvlc_reference_caffenet.caffemodel", "fcn32s_caffenet")
     return folder
@@ -139,6 +148,7 @@ def caffe(path: Path, name: str, width: float = 0.05) -> None:
 
 
 BEFORE = {
+    "checkpoint=model.onnx": ["fcnseg export checkpoint=small output=model.onnx"],
     "runs/camvid_quick/TIME": ["fcnseg train data=camvid data.root=PATH hydra.run.dir=runs/camvid_quick/TIME"],
     "runs/NAME/TIME": ["fcnseg train hydra.run.dir=runs/NAME/TIME"],
     "OLD": ["fcnseg train hydra.run.dir=OLD"],

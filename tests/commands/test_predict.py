@@ -207,3 +207,40 @@ main()
         assert [path.relative_to("out").as_posix() for path in files if ".partial" not in str(path)] == left
     assert predict("a.tif") == 0
     assert not list(Path("out/masks").glob(".*"))
+
+
+def test_everything_that_can_be_made(predict, fcnseg):
+    import csv
+    import json
+
+    write("in/a/1.png", "in/2.png")
+    arguments = ("probabilities=true", "entropy=true", "areas=true", "coco=true", "geojson=true", "overlays=false")
+    predict("in")
+    assert fcnseg("predict", "checkpoint=model", "input=in", "output=all", "device=cpu", *arguments) == 0
+    names = sorted(path.relative_to("all").as_posix() for path in Path("all").rglob("*") if path.is_file())
+    kinds = {"entropy": "png", "geojson": "geojson", "masks": "png", "probabilities": "npz"}
+    files = [f"{kind}/{name}.{ending}" for kind, ending in kinds.items() for name in ("2", "a/1")]
+    assert names == ["areas.csv", "coco.json", *files]
+    for name in ("2", "a/1"):
+        mask = np.asarray(Image.open(f"all/masks/{name}.png"))
+        np.testing.assert_array_equal(mask, np.asarray(Image.open(f"out/masks/{name}.png")))
+        shares = np.load(f"all/probabilities/{name}.npz")["probabilities"]
+        assert (shares.argmax(axis=0) == mask).mean() > 0.99
+    rows = list(csv.DictReader(Path("all/areas.csv").read_text().splitlines()))
+    assert [row["image"] for row in rows] == ["2.png"] * 4 + ["a/1.png"] * 4
+    assert sum(int(row["pixels"]) for row in rows) == 15 * (21 + 20)
+    coco = json.loads(Path("all/coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["2.png", "a/1.png"]
+    assert sum(each["area"] for each in coco["annotations"]) == 15 * (21 + 20)
+
+
+def test_videos_become_videos_or_masks(predict, fcnseg):
+    from fcnseg.inference.video import video_facts, write_video
+
+    frames = [np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)] * 4
+    write_video("drive.mp4", frames, 10)
+    assert predict("drive.mp4") == 0
+    assert video_facts("out/drive.mp4").size == (48, 64)
+    arguments = ("predict", "checkpoint=model", "input=drive.mp4", "output=out", "device=cpu", "overlays=false")
+    assert fcnseg(*arguments) == 0
+    assert len(list(Path("out/drive").iterdir())) == 4
