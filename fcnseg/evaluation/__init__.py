@@ -1,6 +1,6 @@
 """Scores from one confusion matrix, comparisons of methods, and reports."""
 
-from fcnseg.evaluation.comparison import Comparison, Interval, load_matrices, paired_bootstrap
+from fcnseg.evaluation.comparison import Comparison, Interval, bootstrap, load_matrices, paired_bootstrap
 from fcnseg.evaluation.evaluator import Evaluation, evaluate, write_report
 from fcnseg.evaluation.metrics import Scores, scores
 
@@ -9,6 +9,7 @@ __all__ = [
     "Evaluation",
     "Interval",
     "Scores",
+    "bootstrap",
     "evaluate",
     "load_matrices",
     "paired_bootstrap",
