@@ -7,6 +7,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator
 from matplotlib.transforms import Bbox
 
@@ -18,15 +20,18 @@ LOOKS = {
     "both": ("#009e73", "^", "both"),
 }
 
-DIRECTIONS = [(1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1)]
-DISTANCES = (7, 14, 24, 36, 50)
-"""Of a name from its point, in points; the nearest place that is free is taken."""
+DIRECTIONS = [(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
+DISTANCES = (4, 8, 14, 22, 32, 44)
+"""Of a name from its point, in points."""
+
+LED = 14
+"""The distance from which on a line leads from the name to its point."""
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     """Rows of ladder.json; those without a time are left out."""
     rows = [row for row in rows if row["seconds"]]
-    figure = Figure(figsize=(8.4, 5.4), layout="constrained")
+    figure = Figure(figsize=(8.4, 5.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for row in rows:
         point(axes, row)
@@ -78,24 +83,70 @@ def legend(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     shown = list(dict.fromkeys(map(looks, rows)))
     handles = [Line2D([], [], color=c, marker=m, linestyle="", markersize=7, label=text) for c, m, text in shown]
     handles.append(Line2D([], [], color="0.6", linewidth=1, linestyle=(0, (4, 3)), label="none is better in both"))
-    axes.legend(handles=handles, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=len(handles))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(handles=handles, frameon=False, fontsize=9, loc="outside lower center", ncols=len(handles))
 
 
 def name(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    """Every point's name in the nearest free place around it."""
+    """Every point's name in the place around it that is free, or where it covers the least."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.canvas.draw()  # places are known from here on
-    centres = [axes.transData.transform(place(row)) for row in rows]
-    taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in centres]
+    figure.draw_without_rendering()  # places are known from here on
+    points = [box(axes, place(row), place(row), 7) for row in rows]
+    bars = [bar for row in rows for bar in spreads(axes, row)]
     for row in sorted(rows, key=place):
-        text = axes.annotate(row["name"], place(row), fontsize=8.5, color=looks(row)[0], textcoords="offset points")
+        text = axes.annotate(
+            row["name"], place(row), (0, 0), fontsize=8.5, color=looks(row)[0], textcoords="offset points", zorder=5,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            arrowprops={"arrowstyle": "-", "color": "0.55", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4},
+        )  # fmt: skip
+        text.set_in_layout(False)
+        size = Text.get_window_extent(text).size
+        pixels = figure.dpi / 72
+        costs = {}
         for distance, (x, y) in product(DISTANCES, DIRECTIONS):
-            text.set_position((x * distance, y * distance))
-            text.set_horizontalalignment({1: "left", -1: "right", 0: "center"}[x])
-            text.set_verticalalignment({1: "bottom", -1: "top", 0: "center"}[y])
-            box = text.get_window_extent()
-            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0
-            if inside and box.y1 <= axes.bbox.y1 and not any(box.overlaps(other) for other in taken):
-                break
-        taken.append(text.get_window_extent())
+            offset = (distance * x, distance * y)
+            covered = beside(axes.transData.transform(place(row)), (offset[0] * pixels, offset[1] * pixels), size)
+            costs[offset] = (
+                100 * sum(overlap(covered, other) for other in points)
+                + sum(overlap(covered, bar) for bar in bars)
+                + 100 * (area(covered) - overlap(covered, axes.bbox))
+                + 6 * distance
+            )
+        x, y = best = min(costs, key=lambda offset: costs[offset])
+        text.set_position(best)
+        text.set_horizontalalignment("left" if x > 0 else "right" if x < 0 else "center")
+        text.set_verticalalignment("bottom" if y > 0 else "top" if y < 0 else "center")
+        text.arrow_patch.set_visible(max(map(abs, best)) >= LED)
+        points.append(beside(axes.transData.transform(place(row)), (x * pixels, y * pixels), size))
+
+
+def beside(point: Sequence[float], offset: tuple[float, float], size: Sequence[float]) -> Bbox:
+    """What a text of that size covers on the canvas, so far from its point, on the side that the offset leads to."""
+    corners = [
+        at + shift - (0 if shift > 0 else length if shift < 0 else length / 2)
+        for at, shift, length in zip(point, offset, size, strict=True)
+    ]
+    return Bbox.from_bounds(*corners, *size)
+
+
+def box(axes: Axes, low: tuple[float, float], high: tuple[float, float], margin: float) -> Bbox:
+    """On the canvas, of two corners in the data's values."""
+    (x0, y0), (x1, y1) = axes.transData.transform([low, high])
+    return Bbox([[x0 - margin, y0 - margin], [x1 + margin, y1 + margin]])
+
+
+def spreads(axes: Axes, row: dict[str, Any]) -> list[Bbox]:
+    (x, y), seconds, iou = place(row), row["seconds"], row["mean_iou"]
+    across = box(axes, (1 / seconds["high"], y), (1 / seconds["low"], y), 2)
+    return [across, box(axes, (x, 100 * iou["low"]), (x, 100 * iou["high"]), 2)]
+
+
+def overlap(a: Bbox, b: Bbox) -> float:
+    common = Bbox.intersection(a, b)
+    return 0.0 if common is None else area(common)
+
+
+def area(of: Bbox) -> float:
+    return float(of.width * of.height)

@@ -18,8 +18,10 @@ from fcnseg.errors import InputError
 from fcnseg.evaluation import bootstrap, load_matrices, paired_bootstrap
 from fcnseg.evaluation.report import write_json
 
-HEADINGS = ("rung", "one line", "mean IoU, %", "against the reference", "ms an image", "times faster", "MB",
-            "billion multiply-adds")  # fmt: skip
+HEADINGS = (
+    *("rung", "what it is", "one line", "mean IoU, %", "against the reference"),
+    *("ms an image", "times faster", "MB", "billion multiply-adds"),
+)
 
 
 def write_report(folder: Path) -> str:
@@ -116,7 +118,7 @@ def table(ladder: dict[str, Any]) -> str:
 
 
 def cells(row: dict[str, Any], reference: dict[str, float] | None) -> list[str]:
-    about = [row["advice"], f"`{row['override']}`"]
+    about = [row["name"], row["advice"], f"`{row['override']}`"]
     if row["problem"]:
         return [*about, row["problem"], "", "", "", "", ""]
     iou, change, seconds = row["mean_iou"], row["against_reference"], row["seconds"]

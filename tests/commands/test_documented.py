@@ -29,6 +29,7 @@ LEFT_OUT = {
     "torchrun ": "starts processes: test_launchers.py",
     "make ": "runs these tests, or takes minutes",
     "python scripts/bgc_study.py": "takes hours: tests/scripts",
+    "python scripts/speed_ladder.py": "takes hours: tests/scripts",
     "python scripts/gpu_report.py": "wants a GPU: tests/scripts",
 }
 """What tells a line that is not carried out here, and why."""
