@@ -115,6 +115,11 @@ def rungs(settings: Settings) -> list[Rung]:
             "responses", "the same, by what fc6 says of the training images",
             f"fcnseg.factorise(model, rank={units}, spectrum=responses(model, batches))", "same", factors="responses",
         ),
+        Rung(
+            "alexnet8_responses", "AlexNet with two skips, fc6 as two convolutions",
+            f"fcnseg.factorise(model, rank={units}, spectrum=responses(model, batches))", "alexnet8",
+            factors="responses",
+        ),
         Rung("half", "smaller images: half of the height and the width", f"data.size={half}", "half"),
         Rung("bf16", "16 bits", "precision=bf16-mixed", "same", precision="bf16-mixed", kind="runtime"),
         Rung("compiled", "torch.compile", "compile=true", "same", "compiled", kind="runtime"),

@@ -11,7 +11,10 @@ image in memory to its mask, all rungs taking turns. `report`: ladder.json, ladd
 
 The same command goes on where it was stopped. What this machine lacks for a rung stands in its row. With the defaults
 and one seed two cores take about three hours, nearly all of it for training; --dry-run has the arithmetic. On a GPU
-the whole networks are within reach: --width 1 --steps 4000 --device cuda -- model.weights=imagenet
+the whole networks are within reach (not run yet): --width 1 --steps 4000 --device cuda -- model.weights=imagenet
+
+Times want an idle machine: where other programs share the cores, threads wait for each other, and small networks take
+many times as long with two threads as with --threads 1.
 """
 
 import argparse
@@ -61,6 +64,7 @@ def main() -> int:
         signal.signal(signal.SIGTERM, interrupt)
         failed = Trainings(jobs, settings, options).run() if "train" in options.phases else []
         if "measure" in options.phases:
+            torch.set_num_threads(options.threads or torch.get_num_threads())
             Measuring(options.output, options.root, options.device, options.rounds).run(rows, options.seeds)
         if "report" in options.phases:
             print(write_report(options.output))
@@ -89,14 +93,16 @@ def parse() -> argparse.Namespace:
         "--size", nargs=2, type=int, default=(180, 240), metavar=("HEIGHT", "WIDTH"), help="of images (180 240)"
     )
     parser.add_argument("--device", default="cpu", help="that rungs are measured on, but for the GPU's (%(default)s)")
+    parser.add_argument("--threads", type=int, help="of a processor, to measure with (as many as torch takes)")
     parser.add_argument("--rounds", type=int, default=30, help="in which all rungs are timed (%(default)s)")
     parser.add_argument("--processes", type=int, default=max(1, len(gpus())), help="that train at a time (%(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and about how long it takes")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="further settings of fcnseg train, after --")
     options = parser.parse_intermixed_args()
-    for name in ("steps", "processes", "rounds", "width"):
-        if not getattr(options, name) > 0:
-            parser.error(f"--{name} {getattr(options, name)}: expected a number above 0")
+    for name in ("steps", "processes", "rounds", "width", "threads"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            parser.error(f"--{name} {value}: expected a number above 0")
     if min(options.size) < 2:
         parser.error(f"--size {' '.join(map(str, options.size))}: expected a height and a width in pixels")
     if len(set(options.seeds)) < len(options.seeds):

@@ -16,7 +16,7 @@ from PIL import Image
 from fcnseg.commands.cli import EXAMPLE
 from fcnseg.data.citygen import CityScenes
 from fcnseg.labels import STREET11, VOC21
-from fcnseg.models import create_model
+from fcnseg.models import create_model, factorise
 from fcnseg.models.sources import DEMO
 from tests.models.foreign import written
 
@@ -115,6 +115,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "classes.txt").write_text("\n".join([*STREET11.classes, "unlabelled"]))
     pairs = [f"grey/{path.name},PATH/trainannot/{path.name}" for path in labels]
     (folder / "pairs.csv").write_text("\n".join(["image,label", *pairs]))
+    factorise(create_model("fcn8s_vgg16", num_classes=11, width=0.05), 128).save_pretrained(folder / "small")
     caffe(folder / "VGG_ILSVRC_16_layers.caffemodel", "fcn32s_vgg16")
     caffe(folder / "bvlc_reference_caffenet.caffemodel", "fcn32s_caffenet")
     return folder
