@@ -17,6 +17,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # Names load on first use: `fcnseg --help` must answer without importing torch.
 _HOMES = {
     "create_model": "fcnseg.models",
+    "factorise": "fcnseg.models",
     "from_pretrained": "fcnseg.models",
     "list_models": "fcnseg.models",
     "load_caffe_weights": "fcnseg.models",
@@ -33,6 +34,7 @@ __all__ = [
     "Segmentation",
     "__version__",
     "create_model",
+    "factorise",
     "from_pretrained",
     "list_models",
     "load_caffe_weights",

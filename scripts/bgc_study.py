@@ -14,7 +14,6 @@ of the study, that is, all regimes at one share with one seed.
 
 import argparse
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -22,10 +21,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from bgc_runs import FOCUS, Run
+from studies import circumstances, duration, gpus, interrupt, last_line, resources, stop
 
-import fcnseg
 from fcnseg.commands.configuration import config_folder
 from fcnseg.cores import available_cores
 from fcnseg.evaluation.report import write_json
@@ -211,34 +209,9 @@ class Study:
         return cell.folder(self.options.output) / "log.txt"
 
 
-def stop(processes: list[subprocess.Popen]) -> None:
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
 def report(output: Path) -> int:
     """In a process of its own: whatever happens to it, training goes on."""
     return subprocess.run([sys.executable, Path(__file__).with_name("bgc_report.py"), output], check=False).returncode
-
-
-def resources(slot: int, processes: int) -> dict[str, str]:
-    """Environment variables that give a process its share of the machine: a GPU, or some cores."""
-    if devices := gpus():
-        return {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]}
-    threads = str(max(1, available_cores() // processes))
-    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-
-
-def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    count = torch.cuda.device_count()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (visible.split(",") if visible else list(map(str, range(count))))[:count]
 
 
 def facts(options: argparse.Namespace) -> dict:
@@ -248,43 +221,9 @@ def facts(options: argparse.Namespace) -> dict:
         "shares": list(options.shares),
         "seeds": list(options.seeds),
         "regimes": list(options.regimes),
-        "started": time.strftime("%Y-%m-%d %H:%M"),
-        "commit": commit(),
-        "machine": machine(),
         "processes": options.processes,
-        "versions": {"fcnseg": fcnseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        **circumstances(),
     }
-
-
-def commit() -> str | None:
-    """The checkout's commit, with a + where it has been changed since; None without git."""
-    shown = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return shown.stdout.strip() or None
-
-
-def machine() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    parts = [f"{available_cores()} cores of {names[0] if names else platform.processor() or platform.machine()}"]
-    return " and ".join(parts + [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())])
-
-
-def last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no output"
-
-
-def duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Scores from one confusion matrix, comparisons of methods, and reports."""
 
 from fcnseg.evaluation.calibration import Calibration, calibrate
-from fcnseg.evaluation.comparison import Comparison, Interval, load_matrices, paired_bootstrap
+from fcnseg.evaluation.comparison import Comparison, Interval, bootstrap, load_matrices, paired_bootstrap
 from fcnseg.evaluation.evaluator import Evaluation, evaluate, write_report
 from fcnseg.evaluation.metrics import Scores, scores
 
@@ -11,6 +11,7 @@ __all__ = [
     "Evaluation",
     "Interval",
     "Scores",
+    "bootstrap",
     "calibrate",
     "evaluate",
     "load_matrices",

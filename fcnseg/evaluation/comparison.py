@@ -1,6 +1,6 @@
 """Is one method better than another on the same images? Differences with confidence intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -70,15 +70,28 @@ def paired_bootstrap(
     """
     a, b = np.asarray(a), np.asarray(b)
     _check(a, b, blocks, samples, level)
-    seeds, images = a.shape[:2]
-    random = np.random.default_rng(seed)
-    chosen = random.integers(seeds, size=(samples, max(seeds - 1, 1)))
-    drawn = _runs(random, images, samples, blocks)
-    resampled = _differences(a, b, _counts(chosen, seeds), _counts(drawn, images))
-    (found,) = _differences(a, b, np.ones((1, seeds)), np.ones((1, images)))
-    low, high = (_quantile(resampled, q) for q in ((1 - level) / 2, (1 + level) / 2))
-    intervals = [Interval(*map(float, row)) for row in zip(found, low, high, strict=True)]
-    return Comparison(intervals[0], tuple(intervals[1:]))
+    found = _resampled(lambda images: _scores(b, images) - _scores(a, images), a.shape, blocks, samples, level, seed)
+    return Comparison(found[0], tuple(found[1:]))
+
+
+def bootstrap(
+    matrices: np.ndarray, *, blocks: int | None = 10, samples: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """A method's mean IoU, averaged over seeds, with the interval that `paired_bootstrap` would give its difference.
+
+    Two methods whose intervals overlap may differ all the same: on the same images `paired_bootstrap` tells.
+
+    Args:
+        matrices: (seeds, images, C, C) pixel counts, rows = labels, columns = predictions.
+        blocks, samples, level, seed: as there.
+
+    Raises:
+        ValueError: as there.
+    """
+    matrices = np.asarray(matrices)
+    _check(matrices, matrices, blocks, samples, level)
+    shape = matrices.shape
+    return _resampled(lambda images: _scores(matrices, images), shape, blocks, samples, level, seed)[0]
 
 
 def save_matrices(names: Sequence[str], matrices: np.ndarray, path: Path) -> None:
@@ -128,18 +141,35 @@ def _counts(drawn: np.ndarray, among: int) -> np.ndarray:
     return counts
 
 
-def _differences(a: np.ndarray, b: np.ndarray, seeds: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """(samples, 1 + C) differences of mean IoU and of each class's, averaged over seeds.
+def _resampled(
+    values: Callable[[np.ndarray], np.ndarray],
+    shape: tuple[int, ...],
+    blocks: int | None,
+    samples: int,
+    level: float,
+    seed: int,
+) -> list[Interval]:
+    """What is found on all images, averaged over seeds, with percentile intervals.
 
     Args:
-        a, b: (seeds, images, C, C) pixel counts.
-        seeds: (samples, seeds), how often each seed is drawn.
-        images: (samples, images), how often each image is drawn.
+        values: from (samples, images), how often each image is drawn, to (samples, seeds, n) values.
+        shape: begins with the number of seeds and of images.
     """
-    difference = _scores(b, images) - _scores(a, images)
-    known = ~np.isnan(difference)
+    seeds, images = shape[:2]
+    random = np.random.default_rng(seed)
+    chosen = random.integers(seeds, size=(samples, max(seeds - 1, 1)))
+    drawn = _runs(random, images, samples, blocks)
+    resampled = _averaged(values(_counts(drawn, images)), _counts(chosen, seeds))
+    (found,) = _averaged(values(np.ones((1, images))), np.ones((1, seeds)))
+    low, high = (_quantile(resampled, q) for q in ((1 - level) / 2, (1 + level) / 2))
+    return [Interval(*map(float, row)) for row in zip(found, low, high, strict=True)]
+
+
+def _averaged(values: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """(samples, seeds, n) values to (samples, n), by (samples, seeds), how often each seed is drawn."""
+    known = ~np.isnan(values)
     weights = seeds[..., None] * known
-    total = (weights * np.where(known, difference, 0)).sum(axis=1)
+    total = (weights * np.where(known, values, 0)).sum(axis=1)
     return divide(total, weights.sum(axis=1))
 
 

@@ -44,7 +44,11 @@ class Segmentation:
     def overlay(self, opacity: float = 0.5, legend: bool = False) -> Image.Image:
         """The image under the classes' colours; opacity 0 to 1, with a legend below on request."""
         picture = blend(self.image, self.mask, self.label_space, opacity)
-        return add_legend(picture, self.label_space, present=np.unique(self.mask).tolist()) if legend else picture
+        return (
+            add_legend(picture, self.label_space, present=np.flatnonzero(np.bincount(self.mask.ravel())))
+            if legend
+            else picture
+        )
 
     def save(self, mask: Path | None, overlay: Path | None = None, opacity: float = 0.5) -> None:
         """Write the index PNG, and then the overlay with its legend; None leaves one out."""

@@ -2,15 +2,17 @@
 
 from fcnseg.models.build import build
 from fcnseg.models.caffemodel import read_caffemodel
+from fcnseg.models.description import describe_weights
 from fcnseg.models.fcn import FCN
 from fcnseg.models.loading import from_pretrained, load_checkpoint
+from fcnseg.models.low_rank import factorise
 from fcnseg.models.names import list_models
 from fcnseg.models.optimised import OptimisedFCN, optimise
 from fcnseg.models.registry import create_model
 from fcnseg.models.spec import ModelSpec
 from fcnseg.models.summary import summarise
 from fcnseg.models.upsampling import likeliest, resample, resampled_rows
-from fcnseg.models.weights import LoadReport, describe_weights, load_caffe_weights, load_weights
+from fcnseg.models.weights import LoadReport, load_caffe_weights, load_weights
 
 __all__ = [
     "FCN",
@@ -20,6 +22,7 @@ __all__ = [
     "build",
     "create_model",
     "describe_weights",
+    "factorise",
     "from_pretrained",
     "likeliest",
     "list_models",

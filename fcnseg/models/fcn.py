@@ -17,7 +17,7 @@ from fcnseg.errors import InputError
 from fcnseg.geometry import IMAGE, Covering, Grid, Layer, aligned_upsampling, crop_offset, trace, upsampling
 from fcnseg.models.backbones import Backbone, Chain, initialise
 from fcnseg.models.dropout import SampleDropout
-from fcnseg.models.product import ProductConv2d
+from fcnseg.models.product import LowRankConv2d, ProductConv2d, first_layer
 from fcnseg.models.saving import Storable
 from fcnseg.models.spec import ModelSpec
 from fcnseg.models.surroundings import Surroundings
@@ -66,10 +66,11 @@ class FCN(nn.Module, Storable):
         self.backbone = backbone
         padding = 0 if spec.padding == "caffe" else backbone.fc6_kernel // 2
         trunk_channels = backbone.channels[backbone.taps[-1]]
-        self.fc6 = ProductConv2d(trunk_channels, backbone.fc_channels, backbone.fc6_kernel, padding=padding)
-        self.fc7 = ProductConv2d(backbone.fc_channels, backbone.fc_channels, 1)
+        channels = spec.fc_channels or backbone.fc_channels
+        self.fc6 = first_layer(trunk_channels, channels, backbone.fc6_kernel, padding, spec.fc6_rank)
+        self.fc7 = ProductConv2d(channels, channels, 1)
         self.dropout = SampleDropout(spec.dropout)
-        self.score_fr = ProductConv2d(backbone.fc_channels, spec.num_classes, 1)
+        self.score_fr = ProductConv2d(channels, spec.num_classes, 1)
         taps = backbone.taps[-2::-1][:skips]
         for tap in taps:
             self.add_module(f"score_{tap}", ProductConv2d(backbone.channels[tap], spec.num_classes, 1))
@@ -90,6 +91,8 @@ class FCN(nn.Module, Storable):
         scores = [self.get_submodule(name) for name in ("score_fr", *(f"score_{tap}" for tap in taps))]
         for layer in (self.fc6, self.fc7, *scores):
             initialise(layer)
+        if isinstance(self.fc6, LowRankConv2d):
+            nn.init.kaiming_normal_(self.fc6.L.weight, nonlinearity="linear")  # no ReLU follows
         for score in scores:
             nn.init.zeros_(score.weight)  # type: ignore[arg-type]
 

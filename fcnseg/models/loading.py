@@ -20,11 +20,11 @@ import fcnseg
 from fcnseg.errors import InputError
 from fcnseg.labels import LabelSpace
 from fcnseg.models.build import build
+from fcnseg.models.description import build_from
 from fcnseg.models.fcn import FCN
 from fcnseg.models.saving import CONFIG, LIBRARY, PROVENANCE, WEIGHTS
 from fcnseg.models.sources import DEMO
 from fcnseg.models.spec import ModelSpec
-from fcnseg.models.weights import build_from
 
 FOREIGN = (".caffemodel", ".pth")
 """Files that hold weights of other programs' FCNs."""

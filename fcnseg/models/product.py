@@ -1,8 +1,10 @@
-"""A convolution as one matrix product, which is what fc6 and fc7 are fastest as on a processor."""
+"""The convolutions of the head: as matrix products, which is what they are fastest as on a processor, or as two."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fcnseg.errors import InputError
 
 LIMIT = 2**29
 """Bytes of copied windows beyond which the convolution is left to torch, which copies none."""
@@ -25,8 +27,9 @@ class ProductConv2d(nn.Conv2d):
             return super().forward(input)
         weights = self.weight.permute(0, 2, 3, 1).flatten(1)
         windows = _windows(input, int(self.kernel_size[0]), (int(self.padding[0]), int(self.padding[1])))
+        columns = windows.flatten(3).flatten(0, 2).t()
         # Weights first: for the few outputs of one image that is 1.3 times faster than windows first.
-        product = torch.addmm(self.bias[:, None], weights, windows.flatten(3).flatten(0, 2).t())  # type: ignore[index]
+        product = weights @ columns if self.bias is None else torch.addmm(self.bias[:, None], weights, columns)
         return product.unflatten(1, windows.shape[:3]).transpose(0, 1)
 
     def _pays(self, input: Tensor) -> bool:
@@ -35,6 +38,42 @@ class ProductConv2d(nn.Conv2d):
         if self.kernel_size == (1, 1):
             return True
         return not torch.compiler.is_compiling() and input[:, :1].numel() * self.weight[0].nbytes <= LIMIT
+
+
+class LowRankConv2d(nn.Sequential):
+    """A convolution whose (out, in * k * k) matrix of weights is U L: to `rank` channels, then to `out` with kernel 1.
+
+    Truncated singular values make it of a trained layer (Girshick, Fast R-CNN, ICCV 2015, section 3.1); its parts are
+    called as there, by what they are to the layer, such as fc6.L and fc6.U.
+    """
+
+    L: ProductConv2d
+    U: ProductConv2d
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, padding: int, rank: int) -> None:
+        super().__init__()
+        self.add_module("L", ProductConv2d(inputs, rank, kernel, padding=padding, bias=False))
+        self.add_module("U", ProductConv2d(rank, outputs, 1))
+
+    @property
+    def padding(self) -> tuple[int, ...]:
+        """That of the windows, at the ends of height and width."""
+        return self.L.padding  # type: ignore[return-value]
+
+
+def first_layer(
+    inputs: int, outputs: int, kernel: int, padding: int, rank: int | None = None
+) -> ProductConv2d | LowRankConv2d:
+    """fc6, of a rank or whole.
+
+    Raises:
+        InputError: for a rank beyond the one that a whole layer has.
+    """
+    if rank is None:
+        return ProductConv2d(inputs, outputs, kernel, padding=padding)
+    if rank > (whole := min(outputs, inputs * kernel**2)):
+        raise InputError(f"fc6_rank={rank}: expected at most {whole}, the rank of the whole fc6")
+    return LowRankConv2d(inputs, outputs, kernel, padding, rank)
 
 
 def _windows(x: Tensor, kernel: int, padding: tuple[int, int]) -> Tensor:

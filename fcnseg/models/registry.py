@@ -20,6 +20,8 @@ def create_model(
     padding: str = "same",
     weights: str | Path | None = None,
     width: float = 1.0,
+    fc_channels: int | None = None,
+    fc6_rank: int | None = None,
     dropout: float = 0.5,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -41,6 +43,10 @@ def create_model(
             demo's width; or whatever else `load_weights` takes, such as a .caffemodel, a .pth, a checkpoint or a
             folder. Prints what became of each tensor.
         width: factor on the channel counts of backbone, fc6 and fc7; 0.25 trains on a laptop.
+        fc_channels: channels of fc6 and fc7, which the width then says nothing of; 4096 by default over our own
+            trunks. Of trained weights with more, the first are taken, see `load_weights`.
+        fc6_rank: fc6 as a convolution to so many channels and one of kernel 1 to `fc_channels`, to train it so;
+            `factorise` makes that of a trained fc6.
         dropout: probability after fc6 and fc7.
         mean, std: per channel, in image values; by default those that the weights were trained with, where that is
             known, or ImageNet's for three channels and their averages otherwise.
@@ -66,6 +72,8 @@ def create_model(
         "in_channels": in_channels,
         "padding": padding,
         "width": width,
+        "fc_channels": fc_channels,
+        "fc6_rank": fc6_rank,
         "dropout": dropout,
         "mean": mean,
         "std": std,

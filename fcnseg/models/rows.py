@@ -17,6 +17,7 @@ from fcnseg.errors import InputError
 from fcnseg.geometry import Layer, path_size
 from fcnseg.models.backbones import Chain
 from fcnseg.models.fcn import FCN
+from fcnseg.models.product import LowRankConv2d
 
 Allocate = Callable[[str, tuple[int, ...]], Tensor]
 """Makes a tensor of such a name and shape, in memory or in a file."""
@@ -69,12 +70,13 @@ class RowStream:
         most, width = 0.0, self._covered[1]
         rows = 1.0
         for step in self._steps.values():
-            if isinstance(step.module, nn.Conv2d):
-                taken = rows * width * step.module.in_channels
-                rows, width = rows / step.layer.stride, step.layer.output_size(width)
-                most = max(most, 2 * taken + rows * width * step.module.out_channels)
-            else:
-                rows, width = rows / step.layer.stride, step.layer.output_size(width)
+            convolutions = [each for each in step.module.modules() if isinstance(each, nn.Conv2d)]
+            taken = rows * width
+            rows, width = rows / step.layer.stride, step.layer.output_size(width)
+            for convolution in convolutions:
+                given = rows * width * convolution.out_channels
+                most = max(most, 2 * taken * convolution.in_channels + given)
+                taken = rows * width
         return int(most * self.model.mean.element_size())
 
     def _names(self) -> list[str]:
@@ -148,6 +150,15 @@ class RowStream:
             step.restore(state["steps"][name], self.model.mean.device)
 
 
+def _padded_along_rows(module: nn.Module, padding: int) -> Any:
+    """A layer with the same weights that pads its first and last columns alone."""
+    if isinstance(module, LowRankConv2d):
+        return nn.Sequential(_padded_along_rows(module.L, padding), module.U)
+    changed: Any = copy.copy(module)
+    changed.padding = (0, padding)
+    return changed
+
+
 class _Step:
     """A convolution or pooling over rows that come by and by; along the columns it is as it was.
 
@@ -158,9 +169,7 @@ class _Step:
     """
 
     def __init__(self, module: nn.Module, layer: Layer, height: int) -> None:
-        along_rows: Any = copy.copy(module)
-        along_rows.padding = (0, layer.padding)
-        self.module = along_rows
+        self.module = _padded_along_rows(module, layer.padding)
         self.layer, self.height, self.total = layer, height, layer.output_size(height)
         self.fill = -torch.inf if isinstance(module, nn.MaxPool2d) else 0.0
         self.held: Tensor | None = None  # rows from `first` on

@@ -37,7 +37,9 @@ class ModelSpec:
         num_classes: channels of the logits.
         in_channels: channels of the image.
         padding: "same" or "caffe", see `fcnseg.models.backbones`.
-        width: factor on every channel count of the backbone and of fc6 and fc7.
+        width: factor on every channel count of the backbone, and of fc6 and fc7 where `fc_channels` is None.
+        fc_channels: channels of fc6 and fc7; None: 4096 times width over our own trunks, 512 over timm's.
+        fc6_rank: channels between the two convolutions that fc6 is, see `fcnseg.models.low_rank`; None: it is one.
         dropout: probability after fc6 and fc7.
         mean, std: per channel of the network's input, in image values (0 to 255 for 8-bit images); by default
             ImageNet's for three channels and their averages otherwise.
@@ -57,6 +59,8 @@ class ModelSpec:
     in_channels: int = 3
     padding: str = "same"
     width: float = 1.0
+    fc_channels: int | None = None
+    fc6_rank: int | None = None
     dropout: float = 0.5
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -87,6 +91,10 @@ class ModelSpec:
             raise InputError(f"num_classes={self.num_classes}: expected at least 1")
         if channels < 1 or not (self.width > 0 and isfinite(self.width)):
             raise InputError(f"in_channels={channels}, width={self.width}: expected positive numbers")
+        for name in ("fc_channels", "fc6_rank"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise InputError(f"{name}={value}: expected a whole number from 1 on, or nothing")
         if not 0 <= self.dropout <= 1:
             raise InputError(f"dropout={self.dropout}: expected a probability, from 0 to 1")
         if order not in ("rgb", "bgr") or (order == "bgr" and channels != 3):

@@ -122,7 +122,8 @@ def _head(model: FCN, taps: dict[str, tuple[int, int]], image: tuple[int, int]) 
     """The rows of fc6, fc7, the score layers and the upsamplings."""
     trunk = model.backbone.taps[-1]
     grid, size = model.grids()[trunk], taps[trunk]
-    for name in ("fc6", "fc7", "score_fr"):
+    fc6 = ("fc6.L", "fc6.U") if model.spec.fc6_rank else ("fc6",)
+    for name in (*fc6, "fc7", "score_fr"):
         row = _convolution(model, name, grid, size)
         grid, size = row.grid, row.size
         yield row
@@ -147,7 +148,7 @@ def _convolution(model: FCN, name: str, grid: Grid, size: tuple[int, int]) -> Ro
     layer = Layer(name, module.kernel_size[0], padding=module.padding[0])
     grid, out = grid.then(layer), (layer.output_size(size[0]), layer.output_size(size[1]))
     weights = module.weight.numel()
-    parameters = weights + module.bias.numel()
+    parameters = weights + (0 if module.bias is None else module.bias.numel())
     return Row(layer, out, module.out_channels, grid, grid.receptive_field, parameters, weights * out[0] * out[1])
 
 

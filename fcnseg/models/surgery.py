@@ -1,5 +1,7 @@
 """Tensors from one network made to fit another: other channels, other classes, classifiers as convolutions."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -61,6 +63,35 @@ def as_convolution(values: Tensor, like: Tensor) -> Tensor:
     if values.numel() != like.numel():
         raise ValueError(f"{values.numel()} weights, {like.numel()} expected")
     return values.reshape(like.shape)
+
+
+def fewer_units(layers: Mapping[str, Tensor], units: int, fewer: int) -> dict[str, Tensor]:
+    """fc6, fc7 and the scores of a network of `units` units for one that has fewer.
+
+    The first are taken: the order of a layer's units means nothing, so that they are as good as drawn, and the same in
+    the layer before and the one after. fc7 and the scores then add up fewer of them, and are scaled up for their sums
+    to keep their means, as with dropout. So DeepLab came from VGG-16's 4096 units to 1024 (Chen et al., ICLR 2015,
+    section 4.1).
+
+    Args:
+        layers: weights and biases in any shape, by the names "fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias" and
+            "score_fr.weight", as many as there are.
+
+    Returns:
+        The same by their names: (fewer, inputs * k * k), (fewer,), (fewer, fewer, 1, 1), (classes, fewer, 1, 1).
+
+    Raises:
+        RuntimeError: for a number of weights that no such layer has.
+    """
+    scale = units / fewer
+    cut: dict[str, Callable[[Tensor], Tensor]] = {
+        "fc6.weight": lambda values: values.reshape(units, -1)[:fewer],
+        "fc6.bias": lambda values: values.reshape(units)[:fewer],
+        "fc7.weight": lambda values: values.reshape(units, units, 1, 1)[:fewer, :fewer] * scale,
+        "fc7.bias": lambda values: values.reshape(units)[:fewer],
+        "score_fr.weight": lambda values: values.reshape(-1, units, 1, 1)[:, :fewer] * scale,
+    }
+    return {name: cut[name](values) for name, values in layers.items()}
 
 
 def upsampling_difference(weight: Tensor) -> float:

@@ -4,17 +4,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fcnseg.errors import InputError
-from fcnseg.labels import VOC21
 from fcnseg.models.build import build
 from fcnseg.models.caffemodel import read_caffemodel
 from fcnseg.models.fcn import FCN
+from fcnseg.models.low_rank import factorise
 from fcnseg.models.sources import Source, from_blobs, read_imagenet, read_source
 from fcnseg.models.spec import ModelSpec, Preparation
 from fcnseg.models.surgery import (
@@ -23,6 +22,7 @@ from fcnseg.models.surgery import (
     adapt_scores,
     as_convolution,
     checked,
+    fewer_units,
     upsampling_difference,
     without_leading_ones,
 )
@@ -82,7 +82,9 @@ def load_weights(
     source's is compared with it.
 
     Args:
-        model: of the same width as the source; its trunk's layers are the source's.
+        model: of the same width as the source; its trunk's layers are the source's. Where it was given fewer
+            `fc_channels` than the source's fc6 has, the first units are taken; with `fc6_rank`, a whole fc6 is
+            factorised.
         source: "imagenet" for torchvision's or timm's weights; "demo" for the package's; a .caffemodel; a .pth of
             pytorch-fcn, of a torchvision classifier or of a model of ours, a Lightning checkpoint, .safetensors or
             a folder with `model.safetensors`; or such a state dict.
@@ -98,7 +100,7 @@ def load_weights(
     """
     imagenet = isinstance(source, str) and source == "imagenet"
     read = read_imagenet(model.spec.name, model.spec.in_channels) if imagenet else read_source(source)
-    return _load(model, read, scores, prepare, verbose)
+    return load_source(model, read, scores, prepare, verbose)
 
 
 def load_caffe_weights(
@@ -118,17 +120,25 @@ def load_caffe_weights(
         read = from_blobs("caffe blobs", source)
     else:
         read = from_blobs(str(source), read_caffemodel(source))
-    return _load(model, read, scores, prepare, verbose)
+    return load_source(model, read, scores, prepare, verbose)
 
 
-def _load(model: FCN, source: Source, scores: str, prepare: bool, verbose: bool) -> LoadReport:
+def load_source(model: FCN, source: Source, scores: str, prepare: bool, verbose: bool) -> LoadReport:
+    """`load_weights` of what has been read."""
     if scores not in SCORES:
         raise InputError(f"scores={scores!r}: expected one of {', '.join(SCORES)}")
+    if model.spec.fc6_rank is not None and "fc6.L.weight" not in source.tensors:
+        return _load_whole(model, source, scores, prepare, verbose)
+    if model.spec.fc6_rank is None and "fc6.L.weight" in source.tensors:
+        rank = len(source.tensors["fc6.L.weight"])
+        raise InputError(f"{source.name}: its fc6 is of rank {rank}; expected a model with fc6_rank={rank}")
     state = model.state_dict()
     names = _names(source, state, model.spec.name)
     _check_trunk(source, names, state, model.spec.name)
+    source, notes = _with_fewer_units(source, names, model.spec)
     fits = {target: _fit(target, source, names, state, scores, model.spec) for target in state}
     preparation = _preparation_to_adopt(source, names, state) if prepare else None
+    fits |= {name: replace(fits[name], kind="adapted", note=note) for name, note in notes.items()}
     report = _report(model, source, names, fits, preparation)
     with torch.no_grad():
         for target, fit in fits.items():
@@ -139,6 +149,43 @@ def _load(model: FCN, source: Source, scores: str, prepare: bool, verbose: bool)
     if verbose and all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK")):
         print(report)
     return report
+
+
+def _load_whole(model: FCN, source: Source, scores: str, prepare: bool, verbose: bool) -> LoadReport:
+    """Weights with a whole fc6, or none, for a network whose fc6 has a rank: through the same network with a whole one.
+
+    The report is on that.
+    """
+    whole = build(replace(model.spec, fc6_rank=None))
+    whole.load_state_dict(_but_fc6(model), strict=False)
+    report = load_source(whole, source, scores, prepare, verbose)
+    if any(note.startswith("fc6.weight") for note in report.missing):
+        model.load_state_dict(_but_fc6(whole), strict=False)
+    else:
+        model.load_state_dict(factorise(whole, model.spec.fc6_rank or 1, verbose=verbose).state_dict())
+    model.prepare(replace(whole.spec, fc6_rank=model.spec.fc6_rank))
+    return report
+
+
+def _but_fc6(model: FCN) -> dict[str, Tensor]:
+    return {name: values for name, values in model.state_dict().items() if not name.startswith("fc6.")}
+
+
+def _with_fewer_units(source: Source, names: Mapping[str, str], spec: ModelSpec) -> tuple[Source, dict[str, str]]:
+    """The source with as many units in fc6 and fc7 as were asked for, where it has more; what was done, by tensor."""
+    fewer = spec.fc_channels
+    units = 0 if "fc6.bias" not in names else source.tensors[names["fc6.bias"]].numel()
+    if fewer is None or units <= fewer:
+        return source, {}
+    cut = [name for name in ("fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias", "score_fr.weight") if name in names]
+    try:
+        made = fewer_units({name: source.tensors[names[name]] for name in cut}, units, fewer)
+    except RuntimeError as error:
+        raise InputError(f"{source.name}: fc6 and fc7 are not of the {units} units of its fc6.bias") from error
+    note = f"the first {fewer} of {units} units"
+    tensors = source.tensors | {names[name]: values for name, values in made.items()}
+    notes = {name: f"{name} {tuple(source.tensors[names[name]].shape)}: {note}" for name in cut if "score" not in name}
+    return replace(source, tensors=tensors), notes
 
 
 def _names(source: Source, state: Mapping[str, Tensor], model: str) -> dict[str, str]:
@@ -177,7 +224,7 @@ def _renamed_scores(source: Source, state: Mapping[str, Tensor], names: Mapping[
     pairs = {}
     for target in state:
         layer, _, kind = target.rpartition(".")
-        if _is_score(target) and kind == "weight" and target not in names:
+        if is_score(target) and kind == "weight" and target not in names:
             for own in source.layers():
                 values = source.tensors.get(f"{own}.weight")
                 if own.startswith(layer) and values is not None and values.shape[1:] == state[target].shape[1:]:
@@ -185,7 +232,7 @@ def _renamed_scores(source: Source, state: Mapping[str, Tensor], names: Mapping[
     return pairs
 
 
-def _is_score(name: str) -> bool:
+def is_score(name: str) -> bool:
     return name.startswith("score_")
 
 
@@ -221,7 +268,7 @@ def _fit(
     """The source's values for one of the model's tensors."""
     like = state[target]
     if target not in names:
-        if _is_score(target) and scores == "reset":
+        if is_score(target) and scores == "reset":
             return _Fit(torch.zeros_like(like), "adapted", f"{target} {tuple(like.shape)}: starts at zero again")
         return _Fit(None, "missing", f"{target} {tuple(like.shape)}")
     own = names[target]
@@ -230,7 +277,7 @@ def _fit(
     try:
         values = without_leading_ones(values, like.dim())
         kind, note = "copied", ""
-        if _is_score(target):
+        if is_score(target):
             values, note = adapt_scores(values, like, _score_mode(target, source, names, state, scores))
         elif target == _convolutions(state)[0]:
             values, note = _fit_first(values, like, source, spec)
@@ -315,59 +362,3 @@ def _left(model: FCN, own: str, values: Tensor) -> tuple[str, str]:
     if difference <= _TOLERANCE:
         return "copied", " (fixed, equal)"
     return "dropped", f": differs from the model's fixed {fixed} by up to {difference:.4g}"
-
-
-def describe_weights(path: str | Path) -> dict[str, Any]:
-    """`create_model` arguments for the FCN whose weights a .caffemodel or a file of pytorch-fcn holds.
-
-    They are read off the layers' names and shapes: an FCN over VGG-16, VGG-19 or CaffeNet with the reference's
-    padding; `label_space` is PASCAL VOC's where there are 21 classes.
-
-    Raises:
-        InputError: when the file is missing, damaged, or no such FCN.
-    """
-    return _describe(read_source(path), path)
-
-
-def build_from(path: Path) -> FCN:
-    """The FCN that a .caffemodel or a file of pytorch-fcn holds, with its weights; the file is read once.
-
-    Raises:
-        InputError: as `describe_weights` and `load_weights`.
-    """
-    source = read_source(path)
-    model = build(ModelSpec(**_describe(source, path)))
-    _load(model, source, scores="auto", prepare=True, verbose=True)
-    return model
-
-
-def _describe(source: Source, path: str | Path) -> dict[str, Any]:
-    layers = source.layers()
-    score = next((layer for layer in layers if layer.startswith("score_fr")), None)
-    first = next((layer for layer in ("conv1_1", "conv1") if layer in layers), None)
-    if source.format not in ("caffe", "pytorch-fcn") or score is None or first is None:
-        what = "no score layers" if not any(map(_is_score, layers)) else "no FCN of Caffe's or pytorch-fcn's"
-        raise InputError(f"{path}: holds {what}; create a model to load it into: create_model(NAME, weights=PATH, ...)")
-    classes = len(source.tensors[f"{score}.weight"])
-    filters, channels = source.tensors[f"{first}.weight"].shape[:2]
-    described = {
-        "name": _model_name(layers, Path(path).name),
-        "num_classes": classes,
-        "padding": "caffe",
-        "label_space": VOC21.to_dict() if classes == VOC21.num_classes else None,
-    }
-    if channels != 3:
-        described["in_channels"] = channels
-    full = 64 if first == "conv1_1" else 96
-    if filters != full:
-        described["width"] = filters / full
-    return described
-
-
-def _model_name(layers: Sequence[str], file: str) -> str:
-    if "conv1_1" not in layers:
-        return "fcn32s_caffenet"
-    stride = 8 if "score_pool3" in layers else 16 if "score_pool4" in layers else 32
-    at_once = {"scale_pool3", "scale_pool4"} & set(layers) or "atonce" in file.replace("-", "")
-    trunk = "vgg19" if "conv3_4" in layers else "vgg16"
-    return f"fcn{stride}s_{trunk}" + ("_atonce" if stride < 32 and at_once else "")

@@ -19,7 +19,7 @@ from fcnseg.commands.cli import EXAMPLE
 from fcnseg.data.citygen import CityScenes
 from fcnseg.inference.video import write_video
 from fcnseg.labels import STREET11, VOC21
-from fcnseg.models import create_model
+from fcnseg.models import create_model, factorise
 from fcnseg.models.sources import DEMO
 from tests.models.foreign import written
 
@@ -32,6 +32,7 @@ LEFT_OUT = {
     "torchrun ": "starts processes: test_launchers.py",
     "make ": "runs these tests, or takes minutes",
     "python scripts/bgc_study.py": "takes hours: tests/scripts",
+    "python scripts/speed_ladder.py": "takes hours: tests/scripts",
     "python scripts/gpu_report.py": "wants a GPU: tests/scripts",
 }
 """What tells a line that is not carried out here, and why."""
@@ -53,7 +54,7 @@ TRAIN = (
     "trainer.accelerator=cpu", "trainer.num_sanity_val_steps=0", "callbacks.progress=null", "logger.tensorboard=null",
 )  # fmt: skip
 
-EXPORT = ("checkpoint=small", "calibration_images=4", "agreement=0.5")
+EXPORT = ("checkpoint=tiny", "calibration_images=4", "agreement=0.5")
 """An export takes a minute with the demo's network."""
 
 BENCHMARK = ("size=[24,32]", "width=0.05", "rounds=1")
@@ -127,8 +128,9 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "classes.txt").write_text("\n".join([*STREET11.classes, "unlabelled"]))
     pairs = [f"grey/{path.name},PATH/trainannot/{path.name}" for path in labels]
     (folder / "pairs.csv").write_text("\n".join(["image,label", *pairs]))
-    small = create_model("fcn32s_alexnet", num_classes=11, width=0.05, label_space=STREET11.to_dict())
-    small.save_pretrained(folder / "small")
+    tiny = create_model("fcn32s_alexnet", num_classes=11, width=0.05, label_space=STREET11.to_dict())
+    tiny.save_pretrained(folder / "tiny")
+    factorise(create_model("fcn8s_vgg16", num_classes=11, width=0.05), 128).save_pretrained(folder / "small")
     caffe(folder / "VGG_ILSVRC_16_layers.caffemodel", "fcn32s_vgg16")
     caffe(folder / "bvlc_reference_caffenet.caffemodel", "fcn32s_caffenet")
     return folder
@@ -148,7 +150,7 @@ def caffe(path: Path, name: str, width: float = 0.05) -> None:
 
 
 BEFORE = {
-    "checkpoint=model.onnx": ["fcnseg export checkpoint=small output=model.onnx"],
+    "checkpoint=model.onnx": ["fcnseg export checkpoint=tiny output=model.onnx"],
     "runs/camvid_quick/TIME": ["fcnseg train data=camvid data.root=PATH hydra.run.dir=runs/camvid_quick/TIME"],
     "runs/NAME/TIME": ["fcnseg train hydra.run.dir=runs/NAME/TIME"],
     "OLD": ["fcnseg train hydra.run.dir=OLD"],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fcnseg.errors import InputError
-from fcnseg.evaluation import load_matrices, paired_bootstrap, scores
+from fcnseg.evaluation import bootstrap, load_matrices, paired_bootstrap, scores
 from fcnseg.evaluation.comparison import save_matrices
 
 
@@ -55,6 +55,19 @@ def test_intervals_are_those_of_a_loop(seeds, images, blocks):
     whole = [[scores(m[s].sum(0)) for s in range(seeds)] for m in (a, b)]
     expected = np.mean([after.mean_iou - before.mean_iou for before, after in zip(*whole, strict=True)])
     assert result.mean_iou.value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("seeds", "images", "blocks"), [(3, 12, 4), (1, 9, None)])
+def test_the_interval_of_one_method_is_that_of_a_loop(seeds, images, blocks):
+    """Which is written for two: the other is wrong everywhere, and has a mean IoU of 0."""
+    a = matrices(seeds, images, 4, 0)
+    wrong = np.roll(np.eye(4, dtype=int), 1, axis=0) * (1 + a.sum(axis=(2, 3), keepdims=True))
+    found = bootstrap(a, blocks=blocks, samples=50, level=0.8, seed=7)
+    column = by_loop(wrong, a, blocks, 50, seed=7)[:, 0]
+    np.testing.assert_allclose([found.low, found.high], np.quantile(column, [0.1, 0.9]), atol=1e-12)
+    assert found.value == pytest.approx(np.mean([scores(a[s].sum(0)).mean_iou for s in range(seeds)]))
+    with pytest.raises(ValueError, match="confusion matrices are"):
+        bootstrap(a[0])
 
 
 def simulated(random: np.random.Generator, seeds: int, images: int, run: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,8 @@ import torch
 from fcnseg.errors import InputError
 from fcnseg.labels import VOC21
 from fcnseg.models import create_model
-from fcnseg.models.weights import describe_weights, load_weights
+from fcnseg.models.description import describe_weights
+from fcnseg.models.weights import load_weights
 from tests.models.foreign import VGG16, WIDTH, PytorchFCN8s, blobs, fcn, features, reference_net, saved, state, written
 
 

@@ -24,7 +24,9 @@ def scored(name: str, padding: str, **options: Any) -> FCN:
     return model
 
 
+LOW_RANK = "fcn8s_vgg16 of low rank"
 MODELS = {(name, padding): scored(name, padding) for name in NAMES for padding in ("same", "caffe")}
+MODELS[LOW_RANK, "same"] = scored("fcn8s_vgg16", "same", fc6_rank=24)
 
 
 def pushed(model: FCN, image: torch.Tensor, heights: list[int]) -> RowStream:

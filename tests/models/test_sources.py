@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from fcnseg.errors import InputError
 from fcnseg.models import FCN, create_model
+from fcnseg.models.description import describe_weights
 from fcnseg.models.spec import IMAGENET_MEAN, IMAGENET_STD
-from fcnseg.models.weights import describe_weights, load_weights
+from fcnseg.models.weights import load_weights
 from tests.models.foreign import (
     VGG16,
     WIDTH,
