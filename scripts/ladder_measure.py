@@ -23,6 +23,7 @@ from fcnseg.evaluation import evaluate
 from fcnseg.evaluation.comparison import save_matrices
 from fcnseg.evaluation.report import write_json
 from fcnseg.inference.device import default_device
+from fcnseg.inference.exported import Exported, load_exported
 from fcnseg.inference.measured import machine_facts
 from fcnseg.models import FCN, factorise, from_pretrained, optimise, summarise
 from fcnseg.models.low_rank import Spectrum, responses, singular_values
@@ -74,7 +75,7 @@ class Measuring:
         size = model.spec.input_size
         assert size is not None  # the data's
         path = self.exported_file(rung, seed) if rung.exported else self.weights(rung, seed) / "model.safetensors"
-        files = path.parent.glob(f"{path.stem}.*") if rung.exported else [path]
+        files = [path, path.with_suffix(".bin")] if rung.form == "openvino" else [path]
         return {
             "file_bytes": sum(file.stat().st_size for file in files),
             "multiply_adds": summarise(model, size).multiply_adds,
@@ -116,8 +117,8 @@ class Measuring:
             some = [resize_image(images[i][0], size) for i in range(start, min(start + 10, len(images)))]
             yield torch.from_numpy(np.stack(some).transpose(0, 3, 1, 2).copy())
 
-    def network(self, rung: Rung, seed: int) -> Any:
-        """What computes the rung, with `spec`, `segment` and `segment_each` as `FCN` has them."""
+    def network(self, rung: Rung, seed: int) -> FCN | Exported:
+        """What computes the rung."""
         folder = self.weights(rung, seed)
         if rung.exported:
             return exported(rung, folder, self.exported_file(rung, seed), self.root)
@@ -155,39 +156,38 @@ class Call:
     """One image's way to its mask, as `Predictor` goes it, and how long it takes.
 
     Args:
-        network: with `spec` and `segment`.
+        network: an `FCN`, or what was exported of one.
         plain: whether nothing is reused between images.
     """
 
-    def __init__(self, network: Any, plain: bool = False) -> None:
+    def __init__(self, network: FCN | Exported, plain: bool = False) -> None:
         self.network, self.size = network, network.spec.input_size
-        if plain:  # a network that is not told the size of all images reuses nothing
+        if plain and isinstance(network, FCN):  # a network that is not told the size of all images reuses nothing
             network.prepare(replace(network.spec, input_size=None))
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> float:
         began = time.perf_counter()
         resized = np.ascontiguousarray(resize_image(image, self.size).transpose(2, 0, 1))
-        batch = torch.from_numpy(resized)[None].to(getattr(self.network, "mean", torch.empty(0)).device)
-        self.network.segment(batch, image.shape[:2]).cpu()
+        batch = torch.from_numpy(resized)[None].to(self.network.device)
+        self.network.segment_each(batch, [image.shape[:2]])[0].cpu()
         return time.perf_counter() - began
 
 
-def exported(rung: Rung, weights: Path, file: Path, root: Path) -> Any:
+def exported(rung: Rung, weights: Path, file: Path, root: Path) -> Exported:
     """The rung's network as another runtime computes it, exported when it is first asked for.
 
     Raises:
         InputError: where the export fails; with its last line.
     """
-    from fcnseg.inference.exported import load_exported
-
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         calibration = ["precision=int8", "data=camvid", f"data.root={root}"] if rung.precision == "int8" else []
-        command = [f"checkpoint={weights}", f"format={rung.form}", f"output={file}", *calibration]
+        # Whatever its scores are: they are what is asked for here.
+        command = [f"checkpoint={weights}", f"format={rung.form}", f"output={file}", *calibration, "agreement=0"]
         done = subprocess.run([sys.executable, "-m", "fcnseg", "export", *command], capture_output=True, text=True)
         if done.returncode:
-            raise InputError((done.stderr.strip() or "the export failed").splitlines()[-1])
+            raise InputError((done.stderr.strip() or "the export failed").splitlines()[-1].removeprefix("fcnseg: "))
     return load_exported(file)
 
 

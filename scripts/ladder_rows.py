@@ -86,8 +86,6 @@ class Rung:
             needed += ("nncf",) if self.precision == "int8" else ()
             if lacking := [name for name in needed if find_spec(name) is None]:
                 return f"needs {', '.join(lacking)}: pip install 'fcnseg[export]'"
-            if find_spec("fcnseg.inference.exported") is None:
-                return "needs fcnseg export"
         return ""
 
 

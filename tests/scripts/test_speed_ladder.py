@@ -13,9 +13,10 @@ from typing import Any
 import hydra
 import numpy as np
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from ladder_figure import draw
-from ladder_measure import Measuring, measured_folder
+from ladder_measure import Call, Measuring, exported, measured_folder
 from ladder_report import write_report
 from ladder_rows import Rung, Settings, chosen, rungs, trainings
 from matplotlib.text import Annotation, Text
@@ -26,6 +27,7 @@ from fcnseg.errors import InputError
 from fcnseg.evaluation import bootstrap, paired_bootstrap, scores
 from fcnseg.evaluation.comparison import load_matrices, save_matrices
 from fcnseg.models import from_pretrained
+from tests.models.stored import trained
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 EVERY = rungs(Settings())
@@ -216,6 +218,23 @@ def test_a_ladder_is_stopped_goes_on_and_is_then_left_as_it_is(camvid: Path) -> 
     written = scored.stat().st_mtime_ns
     Measuring(out, camvid, "cpu", rounds=1).run(chosen(Settings("alexnet", 0.05, (48, 64)), ["reuse", "bf16"]), [0])
     assert scored.stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_an_exported_rung_gives_the_networks_masks(camvid: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model = trained("fcn8s_alexnet", input_size=(48, 64))
+    model.save_pretrained(tmp_path / "weights")
+    onnx = next(rung for rung in EVERY if rung.name == "onnx")
+    network = exported(onnx, tmp_path / "weights", file := tmp_path / "onnx" / "model.onnx", camvid)
+    assert file.is_file()
+    images = torch.randint(256, (1, 3, 48, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        agreement = (network.segment_each(images, [(48, 64)])[0] == model.segment(images, (48, 64))[0]).double().mean()
+    assert float(agreement) > 0.99
+    assert Call(network)(images[0].permute(1, 2, 0).numpy()) > 0
+    with pytest.raises(InputError, match="nowhere"):
+        exported(onnx, tmp_path / "nowhere", tmp_path / "other" / "model.onnx", camvid)
 
 
 @pytest.mark.slow
