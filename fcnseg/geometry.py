@@ -189,7 +189,8 @@ class Covering:
         """
         covering = size
         for path, seen, stride, unit in self._chains:
-            samples = largest(1, 1 - (seen - size * unit) // stride)
+            # Divided in a way that rounds alike towards zero, as ONNX does, and down, as Python.
+            samples = largest(1, 1 + (size * unit - seen + stride - 1) // stride)
             for layer in reversed(path):
                 samples = largest(1, layer.input_size(samples))
             covering = largest(covering, samples)

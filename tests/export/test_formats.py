@@ -20,7 +20,9 @@ from fcnseg.inference import Predictor
 from fcnseg.inference.exported import load_exported
 from fcnseg.models import FCN, ModelSpec, create_model
 
-SIZES = [(150, 90), (97, 301), (224, 128)]
+SIZES = [(150, 90), (97, 301), (129, 154)]
+"""The last of these are covered only by roundings that ONNX and Python carry out differently."""
+
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -28,9 +30,10 @@ README = Path(__file__).parents[2] / "README.md"
 def model() -> FCN:
     torch.manual_seed(0)
     model = create_model(
-        "fcn32s_alexnet", num_classes=11, width=0.1, input_size=(96, 128), label_space=STREET11.to_dict()
+        "fcn8s_alexnet", num_classes=11, width=0.1, input_size=(96, 128), label_space=STREET11.to_dict()
     )
-    torch.nn.init.normal_(model.score_fr.weight)
+    for name in ("score_fr", "score_pool1", "score_pool2"):
+        torch.nn.init.normal_(model.get_submodule(name).weight)
     return model.eval()
 
 
