@@ -1,5 +1,6 @@
 """Images of any size from file to file, in bounded memory."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -79,10 +80,16 @@ def segment_file(
     with open_scene(path, network.spec, windows.memory) as scene:
         seen = scale_of(scene, scale, gsd)
         folder = mask.with_name(f".{mask.name}.partial")
+        begins = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        mosaic = Mosaic(network, scene, seen, windows, folder, averaging.temperature)
-        with probabilities_file(scene, label_space, probabilities) if probabilities else nullcontext() as given:
-            mosaic.compute(advance, given)
+        try:
+            mosaic = Mosaic(network, scene, seen, windows, folder, averaging.temperature)
+            with probabilities_file(scene, label_space, probabilities) if probabilities else nullcontext() as given:
+                mosaic.compute(advance, given)
+        except InputError:
+            if begins:  # with an image or a setting that cannot be gone on with
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         write_mask(mosaic.mask, label_space, scene, mask)
         if overlay is not None:
             write_overlay(mosaic.mask, label_space, scene, overlay, opacity)

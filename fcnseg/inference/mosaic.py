@@ -98,8 +98,8 @@ class Mosaic:
         if self.room < windows.memory // 20:
             least = (PROCESS + self.weights) / 0.9
             raise InputError(f"memory={windows.memory / 1e9:g}: this network takes at least {least / 1e9:.1f} GB")
-        self._begin()
         by_rows = isinstance(network, FCN) and streams(network) and windows.overlap is None
+        self._begin(by_rows)
         self._source: _ByRows | _ByTiles = _ByRows(self) if by_rows else _ByTiles(self)
         self.mask = _mapped(folder / "mask", self.size, np.dtype(np.uint8))
 
@@ -108,9 +108,9 @@ class Mosaic:
         """How it is computed, in words."""
         return self._source.method
 
-    def _begin(self) -> None:
-        """Keep what an equal mosaic has left, and nothing else."""
-        key = json.dumps(self._key(), sort_keys=True)
+    def _begin(self, by_rows: bool) -> None:
+        """Keep what an equal mosaic has left, and nothing else; row by row, memory and tiles change nothing."""
+        key = json.dumps(self._key() | {"windows": None if by_rows else asdict(self.windows)}, sort_keys=True)
         note = self.folder / "key.json"
         if not note.is_file() or note.read_text() != key:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -124,7 +124,6 @@ class Mosaic:
             "network": [self.network.spec.to_dict(), checksum(self.network), type(self.network).__name__],
             "precision": str(getattr(self.network, "autocast", None)),
             "scale": str(self.scale.factor),
-            "windows": asdict(self.windows),
         }
 
     def compute(self, advance: Advance, given: Callable[[Part], None] | None = None) -> None:

@@ -179,3 +179,41 @@ def test_a_killed_job_goes_on(
         found = mask.read(1)
     np.testing.assert_array_equal(found, predictor(np.concatenate([pixels] * 4)).mask)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_mistakes_leave_nothing_behind(predictor: Predictor, pixels: np.ndarray, tmp_path: Path) -> None:
+    """Neither an image that is damaged in its midst, nor memory that does not suffice."""
+    scene = raster(
+        tmp_path / "scene.tif", pixels, tiled=True, blockxsize=64, blockysize=64, compress="deflate", **GROUND
+    )
+    whole = scene.read_bytes()
+    scene.write_bytes(whole[: len(whole) // 2] + b"?" * 2000 + whole[len(whole) // 2 + 2000 :])
+    with pytest.raises(InputError, match=r"scene.tif: cannot be read as an image"):
+        predictor.segment_file(scene, tmp_path / "mask.tif")
+    scene.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"scene.tif"):
+        predictor.segment_file(scene, tmp_path / "mask.tif")
+    four = np.concatenate([pixels, pixels[..., :1]], axis=2)
+    four = raster(tmp_path / "four.tif", four, photometric="minisblack", alpha="unspecified", **GROUND)
+    with pytest.raises(InputError, match=r"4 channels? of uint8; expected 3"):
+        predictor.segment_file(four, tmp_path / "mask.tif")
+    with pytest.raises(InputError, match=r"has uint16 values, the model was trained on uint8"):
+        predictor.segment_file(raster(tmp_path / "deep.tif", pixels.astype(np.uint16), **GROUND), tmp_path / "mask.tif")
+    assert not list(tmp_path.glob("*mask*")) + list(tmp_path.glob(".*"))
+
+
+def test_more_memory_goes_on_where_less_was_stopped(
+    predictor: Predictor, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mosaic, "SAVE_EVERY", 0.0)
+    scene = raster(tmp_path / "scene.tif", np.concatenate([pixels] * 2), **GROUND)
+
+    def stop(share: float) -> None:
+        if share and (tmp_path / ".mask.tif.partial" / "state.pt").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predictor.segment_file(scene, tmp_path / "mask.tif", advance=stop)
+    told: list[float] = []
+    predictor.segment_file(scene, tmp_path / "mask.tif", advance=told.append, windows=Windows(memory=3 * 10**9))
+    assert told[0] > 0
