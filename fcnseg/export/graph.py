@@ -1,5 +1,7 @@
 """The network as one graph, from images in the values of their files to logits or masks, of any number and size."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -38,3 +40,23 @@ def traced(graph: Graph, size: tuple[int, int] | None = None) -> ExportedProgram
     anything = {IMAGES: {0: Dim.DYNAMIC} | ({} if size else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC})}
     with torch.no_grad():
         return torch.export.export(graph, (images,), dynamic_shapes=anything)
+
+
+def round_down(content: Any) -> None:
+    """Write poolings whose size rounds up as poolings of longer padding whose size rounds down, in place.
+
+    They are the same, but runtimes differ in what they make of a single window that reaches beyond its samples.
+
+    Args:
+        content: onnx.ModelProto.
+    """
+    for node in content.graph.node:
+        known = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type != "MaxPool" or "ceil_mode" not in known or not known["ceil_mode"].i:
+            continue
+        known["ceil_mode"].i = 0
+        strides = known["strides"].ints
+        pads = known["pads"] if "pads" in known else node.attribute.add(name="pads", type=known["strides"].type)
+        begins, ends = pads.ints[: len(strides)], pads.ints[len(strides) :]
+        longer = [end + stride - 1 for end, stride in zip(ends or [0] * len(strides), strides, strict=True)]
+        pads.ints[:] = [*(begins or [0] * len(strides)), *longer]

@@ -17,7 +17,7 @@ import torch
 import fcnseg
 from fcnseg.errors import InputError
 from fcnseg.export import quantising
-from fcnseg.export.graph import Graph, traced
+from fcnseg.export.graph import Graph, round_down, traced
 from fcnseg.inference.exported.network import IMAGES, KEY, LOGITS, MASK, VERSION, need
 from fcnseg.inference.exported.programs import EXTRA
 from fcnseg.models import FCN, optimise
@@ -125,22 +125,24 @@ def _is_json(value: Any) -> bool:
 
 def onnx(model: FCN, recipe: Recipe, path: Path, facts: str, calibration: Calibration | None) -> None:
     """Through torch's exporter; 16 bits and int8 by onnxruntime's tools."""
-    packages = [need(name) for name in ("onnx", "onnxscript", "onnxruntime")]
+    package = [need(name) for name in ("onnx", "onnxscript", "onnxruntime")][0]
     program = traced(Graph(optimise(model), recipe.normalise, recipe.argmax))
     name = MASK if recipe.argmax else LOGITS
     made = torch.onnx.export(
         program, input_names=[IMAGES], output_names=[name], opset_version=OPSET, dynamo=True, verbose=False
     )
     assert made is not None
-    made.save(path)
+    content = made.model_proto
+    round_down(content)
+    package.save(content, path)
     if recipe.precision == "16-mixed":
         quantising.half_onnx(path)
     elif recipe.precision == "int8":
         assert calibration is not None
         quantising.int8_onnx(path, calibration())
-    content = packages[0].load(path)
+    content = package.load(path)
     content.metadata_props.add(key=KEY, value=facts)
-    packages[0].save(content, path)
+    package.save(content, path)
 
 
 def openvino(model: FCN, recipe: Recipe, path: Path, facts: str, calibration: Calibration | None) -> None:

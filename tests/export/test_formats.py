@@ -42,7 +42,7 @@ def model() -> FCN:
     ("format", "suffix", "sizes"),
     [
         ("onnx", "onnx", [*SIZES, (33, 50), (1, 1)]),
-        ("openvino", "xml", SIZES),
+        ("openvino", "xml", [*SIZES, (33, 50), (1, 1)]),
         ("torch_export", "pt2", SIZES),
         ("aoti", "pt2", [(96, 128)]),
     ],

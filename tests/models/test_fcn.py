@@ -228,7 +228,7 @@ class TestEverySize:
         taps = {tap: place.path for tap, place in trace_network(model.backbone, 3).outputs.items()}
         for size in range(1, 301):
             padded = model.covered_size((size, size))[0]
-            grid, samples = model.grids()["fc7"], path_size(model._paths[0], padded)
+            grid, samples = model.grids()["fc7"], path_size(model.paths[0], padded)
             for fusion in model.fusions:
                 fine = model.grids()[fusion.tap] if fusion.tap else IMAGE
                 pixels = path_size(taps[fusion.tap], padded) if fusion.tap else size

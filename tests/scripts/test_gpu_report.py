@@ -24,7 +24,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_report.py"
 
 def dry_run(output: Path, *options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, SCRIPT, "--output", output, "--device", "cpu", "--dry-run", *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 def parts(output: Path) -> dict[str, Any]:
