@@ -10,13 +10,19 @@ help:
 	@echo "make demo   install, train on the embedded scenes, evaluate, and write pictures (minutes, no GPU needed)"
 	@echo "make test   install with the dev extra and run the tests, on all cores"
 	@echo "make lint   format check, linter, arrows between rooms, type checker"
-	@echo "make clean  remove .venv and caches; runs/ stays"
+	@echo "make clean  remove .venv, .litert and caches; runs/ stays"
 
 demo: .venv/installed
 	$(BIN)/python scripts/demo.py
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
+
+# litert-torch asks for an older torch than the rest, and works with this one.
+.litert/installed: constraints.txt | .venv/installed-dev
+	$(BIN)/python -m pip install --constraint constraints.txt --no-deps --target .litert --upgrade \
+		litert-torch litert-converter ai-edge-quantizer jax jaxlib immutabledict opt_einsum
+	@touch $@
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
@@ -39,4 +45,4 @@ install: .venv/installed
 	@touch $@ .venv/installed
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
+	rm -rf .venv .litert .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist

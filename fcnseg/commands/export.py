@@ -30,9 +30,7 @@ ELSEWHERE = {
     "tensorrt": "build it from ONNX on the machine with the GPU: trtexec --onnx=model.onnx "
     "--minShapes=images:1x3x64x64 --optShapes=images:1x3x480x640 --maxShapes=images:8x3x1080x1920 "
     "--saveEngine=model.plan",
-    "coreml": "Core ML's converter reads no ONNX any more, and no program of open sizes",
-    "executorch": "not made here yet",
-    "litert": "not made here yet",
+    "coreml": "left out: Core ML's converter reads no ONNX any more, and its files run on Apple's machines alone",
 }
 """Formats that are asked for and not made here, and what there is instead."""
 

@@ -32,14 +32,17 @@ class Graph(nn.Module):
         return likeliest(logits) if self.argmax else logits
 
 
-def traced(graph: Graph, size: tuple[int, int] | None = None) -> ExportedProgram:
-    """The program of any number of images of any height and width, or of one `size` = (height, width)."""
-    number, height, width = (EXAMPLE[0], *(size or EXAMPLE[1:]))
-    weight = graph.model.mean
-    images = torch.zeros(number, graph.model.spec.in_channels, height, width, device=weight.device)
-    anything = {IMAGES: {0: Dim.DYNAMIC} | ({} if size else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC})}
+def traced(graph: Graph, size: tuple[int, int] | None = None, number: int | None = None) -> ExportedProgram:
+    """The program of images of any height and width, or of one `size` = (height, width); of any number, or of one."""
+    images = example(graph, size or EXAMPLE[1:], number or EXAMPLE[0])
+    anything = ({} if number else {0: Dim.DYNAMIC}) | ({} if size else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC})
     with torch.no_grad():
-        return torch.export.export(graph, (images,), dynamic_shapes=anything)
+        return torch.export.export(graph, (images,), dynamic_shapes={IMAGES: anything} if anything else None)
+
+
+def example(graph: Graph, size: tuple[int, int], number: int = 1) -> Tensor:
+    """(number, C, H, W) images for a graph."""
+    return torch.zeros(number, graph.model.spec.in_channels, *size, device=graph.model.device)
 
 
 def round_down(content: Any) -> None:

@@ -16,8 +16,8 @@ import torch
 
 import fcnseg
 from fcnseg.errors import InputError
-from fcnseg.export import quantising
-from fcnseg.export.graph import Graph, round_down, traced
+from fcnseg.export import mobile, quantising
+from fcnseg.export.graph import Graph, example, round_down, traced
 from fcnseg.inference.exported.network import IMAGES, KEY, LOGITS, MASK, VERSION, need
 from fcnseg.inference.exported.programs import EXTRA
 from fcnseg.models import FCN, optimise
@@ -39,7 +39,7 @@ class Recipe:
             "int8", quantised after training with images to calibrate by.
         normalise: whether images go in with the values of their files; else normalised, see the spec.
         argmax: whether masks come out; else logits.
-        size: (height, width) of all images, for `aoti` alone: torch's compiler does not come to an end with open ones.
+        size: (height, width) of all images, for the formats of `ONE_SIZE`, whose compilers take no open ones.
 
     Raises:
         InputError: for an unknown format, a precision that it does not have, or a size that it has no use for.
@@ -57,8 +57,9 @@ class Recipe:
         known = PRECISIONS_OF[self.format]
         if self.precision not in known:
             raise InputError(f"format={self.format}, precision={self.precision}: expected one of {', '.join(known)}")
-        if (self.format == "aoti") != (self.size is not None):
-            raise InputError(f"format={self.format}, size={self.size}: aoti takes images of one size, others of any")
+        if (self.format in ONE_SIZE) != (self.size is not None):
+            fixed = f"{', '.join(ONE_SIZE)} take images of one size, others of any"
+            raise InputError(f"format={self.format}, size={self.size}: {fixed}")
 
 
 def export(model: FCN, recipe: Recipe, output: Path, calibration: Calibration | None = None) -> None:
@@ -125,7 +126,7 @@ def _is_json(value: Any) -> bool:
 
 def onnx(model: FCN, recipe: Recipe, path: Path, facts: str, calibration: Calibration | None) -> None:
     """Through torch's exporter; 16 bits and int8 by onnxruntime's tools."""
-    package = [need(name) for name in ("onnx", "onnxscript", "onnxruntime")][0]
+    package, *_ = [need(name) for name in ("onnx", "onnxscript", "onnxruntime")]
     program = traced(Graph(optimise(model), recipe.normalise, recipe.argmax))
     name = MASK if recipe.argmax else LOGITS
     made = torch.onnx.export(
@@ -175,6 +176,17 @@ def aoti(model: FCN, recipe: Recipe, path: Path, facts: str, calibration: Calibr
     )
 
 
+def executorch(model: FCN, recipe: Recipe, path: Path, facts: str, calibration: Calibration | None) -> None:
+    graph = mobile.plainly_laid_out(Graph(optimise(model), recipe.normalise, recipe.argmax))
+    mobile.write_executorch(traced(graph, recipe.size, 1), path, facts)
+
+
+def litert(model: FCN, recipe: Recipe, path: Path, facts: str, calibration: Calibration | None) -> None:
+    assert recipe.size is not None
+    graph = mobile.plainly_laid_out(Graph(optimise(model), recipe.normalise, recipe.argmax))
+    mobile.write_litert(graph, example(graph, recipe.size), path, facts)
+
+
 Maker = Callable[[FCN, Recipe, Path, str, Calibration | None], None]
 
 FORMATS: dict[str, tuple[Maker, str]] = {
@@ -182,6 +194,8 @@ FORMATS: dict[str, tuple[Maker, str]] = {
     "openvino": (openvino, ".xml"),
     "torch_export": (torch_export, ".pt2"),
     "aoti": (aoti, ".pt2"),
+    "litert": (litert, ".tflite"),
+    "executorch": (executorch, ".pte"),
 }
 """By name, what makes a file, and its ending."""
 
@@ -190,7 +204,12 @@ PRECISIONS_OF: dict[str, Sequence[str]] = {
     "openvino": ("32-true", "bf16-mixed", "16-mixed", "int8"),
     "torch_export": ("32-true", "bf16-mixed", "16-mixed"),
     "aoti": ("32-true", "bf16-mixed", "16-mixed"),
+    "litert": ("32-true",),
+    "executorch": ("32-true",),
 }
+
+ONE_SIZE = ("aoti", "litert", "executorch")
+"""Formats of images of one size; the last two take them one by one."""
 
 
 @contextmanager

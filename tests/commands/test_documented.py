@@ -33,6 +33,7 @@ LEFT_OUT = {
     "make ": "runs these tests, or takes minutes",
     "python scripts/bgc_study.py": "takes hours: tests/scripts",
     "python scripts/speed_ladder.py": "takes hours: tests/scripts",
+    "format=litert": "wants an environment of its own: tests/export",
     "python scripts/gpu_report.py": "wants a GPU: tests/scripts",
 }
 """What tells a line that is not carried out here, and why."""

@@ -53,10 +53,13 @@ def test_a_file_that_does_not_hold_gets_another_name(fcnseg, model, capsys) -> N
     ("arguments", "line"),
     [
         (("output=model.xml",), "output=model.xml: format=onnx is written as .onnx"),
-        (("format=jpeg", "output=m.onnx"), "format=jpeg: expected one of onnx, openvino, torch_export, aoti, triton"),
+        (
+            ("format=jpeg", "output=m.onnx"),
+            "format=jpeg: expected one of onnx, openvino, torch_export, aoti, litert, executorch, triton",
+        ),
         (("precision=int8", "output=m.onnx"), "precision=int8: needs images to calibrate by; give data=NAME"),
         (("format=tensorrt", "output=m.plan"), "format=tensorrt: a GPU is missing; build it from ONNX"),
-        (("format=coreml", "output=m.mlpackage"), "format=coreml: Core ML's converter reads no ONNX any more"),
+        (("format=coreml", "output=m.mlpackage"), "format=coreml: left out: Core ML's converter"),
         (("output=taken/model.onnx",), "output=taken: taken is a file; expected a folder"),
     ],
 )

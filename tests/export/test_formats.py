@@ -1,11 +1,15 @@
 """Every format, run by its own runtime, against the network in PyTorch."""
 
+import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +18,7 @@ from fcnseg.data import STREET11, CityScenes
 from fcnseg.errors import InputError
 from fcnseg.export import Recipe, export, prove, quantising
 from fcnseg.export.graph import Graph
+from fcnseg.export.making import ONE_SIZE
 from fcnseg.export.proof import stand_ins
 from fcnseg.export.triton import config_text
 from fcnseg.inference import Predictor
@@ -23,7 +28,8 @@ from fcnseg.models import FCN, ModelSpec, create_model
 SIZES = [(150, 90), (97, 301), (129, 154)]
 """The last of these are covered only by roundings that ONNX and Python carry out differently."""
 
-README = Path(__file__).parents[2] / "README.md"
+HERE = Path(__file__).parents[2]
+README = HERE / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +51,23 @@ def model() -> FCN:
         ("openvino", "xml", [*SIZES, (33, 50), (1, 1)]),
         ("torch_export", "pt2", SIZES),
         ("aoti", "pt2", [(96, 128)]),
+        ("executorch", "pte", [(96, 128)]),
+        ("litert", "tflite", [(96, 128)]),
     ],
 )
 def test_a_format(model: FCN, tmp_path: Path, format: str, suffix: str, sizes: list[tuple[int, int]]) -> None:
     """Its logits, its metadata, and what is said of a file that is damaged: one export serves for all."""
     path = tmp_path / f"model.{suffix}"
-    export(model, Recipe(format, size=(96, 128) if format == "aoti" else None), path)
     left = {"model.xml", "model.bin"} if format == "openvino" else {path.name}
+    if format == "litert":
+        _converted_elsewhere(model, path, sizes[0])
+        left |= {f"{path.name}.json"}
+    else:
+        export(model, Recipe(format, size=sizes[0] if format in ONE_SIZE else None), path)
     assert {each.name for each in tmp_path.iterdir()} == left
     exported = load_exported(path)
     assert exported.spec == model.spec
-    assert exported.tiling() == (None if format == "aoti" else model.tiling())
+    assert exported.tiling() == (None if format in ONE_SIZE else model.tiling())
     for number, size in enumerate(sizes, start=1):
         images = torch.randint(256, (number, 3, *size), dtype=torch.uint8)
         with torch.inference_mode():
@@ -68,6 +80,20 @@ def test_a_format(model: FCN, tmp_path: Path, format: str, suffix: str, sizes: l
         _runs_without_torch(path, tmp_path)
         _is_served(path)
         _is_quantised(model, path)
+
+
+def _converted_elsewhere(model: FCN, path: Path, size: tuple[int, int]) -> None:
+    """By the command line, where litert-torch is installed."""
+    subprocess.run(["make", ".litert/installed"], cwd=HERE, check=True, capture_output=True)
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        command = [
+            *(sys.executable, "-m", "fcnseg", "export", f"checkpoint={folder}", "format=litert"),
+            *(f"size=[{size[0]},{size[1]}]", f"output={path}"),
+        ]
+        known = os.environ | {"PYTHONPATH": f"{HERE / '.litert'}"}
+        done = subprocess.run(command, env=known, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def _predicts_the_same(model: FCN, path: Path) -> None:
@@ -115,10 +141,9 @@ def _is_quantised(model: FCN, path: Path) -> None:
     facts = load_exported(path).facts
     images = (torch.from_numpy(image.transpose(2, 0, 1))[None].float().numpy() for image in stand_ins(model.spec))
     quantising.int8_onnx(path, images)
-    onnx = __import__("onnx")
     content = onnx.load(path)
     if not content.metadata_props:
-        content.metadata_props.add(key="fcnseg", value=__import__("json").dumps(facts))
+        content.metadata_props.add(key="fcnseg", value=json.dumps(facts))
         onnx.save(content, path)
     assert path.stat().st_size < before / 2.5
     proof = prove(load_exported(path), model, stand_ins(model.spec), 0.8)
@@ -148,8 +173,6 @@ def test_masks_and_normalised_images(model: FCN, tmp_path: Path) -> None:
 
 
 def test_foreign_files_are_one_line(tmp_path: Path) -> None:
-    import onnx
-
     torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), tmp_path / "linear.pt2")
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [
@@ -160,7 +183,7 @@ def test_foreign_files_are_one_line(tmp_path: Path) -> None:
     for name in ("linear.pt2", "relu.onnx"):
         with pytest.raises(InputError, match=f"{name}: was not written by fcnseg export"):
             load_exported(tmp_path / name)
-    for suffix in ("onnx", "xml", "pt2"):
+    for suffix in ("onnx", "xml", "pt2", "pte", "tflite"):
         (tmp_path / f"text.{suffix}").write_text("no network")
         with pytest.raises(InputError, match=rf"text.{suffix}: cannot be read, it may be damaged") as refused:
             load_exported(tmp_path / f"text.{suffix}")
@@ -172,9 +195,9 @@ def test_foreign_files_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "line"),
     [
-        ({"format": "caffe"}, "format=caffe: expected one of onnx, openvino, torch_export, aoti"),
+        ({"format": "caffe"}, "format=caffe: expected one of onnx, openvino, torch_export, aoti, litert, executorch"),
         ({"format": "onnx", "precision": "bf16-mixed"}, "format=onnx, precision=bf16-mixed: expected one of 32-true"),
-        ({"format": "aoti"}, "aoti takes images of one size"),
+        ({"format": "aoti"}, "aoti, litert, executorch take images of one size"),
     ],
 )
 def test_what_is_not_made_is_refused(recipe: dict[str, str], line: str) -> None:

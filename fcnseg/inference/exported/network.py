@@ -25,6 +25,9 @@ KEY = "fcnseg"
 VERSION = 1
 """Of the metadata's form."""
 
+EXTRAS = {"executorch": "executorch", "litert_torch": "litert", "ai_edge_litert": "litert"}
+"""Of the packages that the extra `export` has not, the extra that has them."""
+
 IMAGES, LOGITS, MASK = "images", "logits", "mask"
 """Names of the input and of the output."""
 
@@ -134,7 +137,7 @@ def reason(error: BaseException) -> str:
 
 
 def need(package: str, path: Path | None = None) -> Any:
-    """A package of the extra `export`.
+    """A package of one of the extras, `export` where no other has it.
 
     Raises:
         InputError: with the command that installs it.
@@ -144,7 +147,8 @@ def need(package: str, path: Path | None = None) -> Any:
         return import_module(package)
     except ImportError:
         name = package.split(".")[0]
-        raise InputError(f"{path or name}: needs {name}; pip install fcnseg[export]") from None
+        extra = EXTRAS.get(name, "export")
+        raise InputError(f"{path or name}: needs {name}; pip install 'fcnseg[{extra}]'") from None
 
 
 def to_numpy(images: Tensor) -> np.ndarray:
