@@ -1,11 +1,9 @@
 """`fcnseg predict`: segment a file, a folder or a glob of images."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,16 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fcnseg.commands.common import require_value, require_writable, unwritable
 from fcnseg.errors import InputError
 from fcnseg.inference import Averaging, Predictor
-from fcnseg.inference.large import takes
+from fcnseg.inference.many import Advance, Job, Work
 from fcnseg.inference.mosaic import Windows
 from fcnseg.inference.naming import find_images, output_names, with_ending
 from fcnseg.inference.results import Results, Wanted
-from fcnseg.inference.scene import lies_on_the_ground
 from fcnseg.inference.video import VIDEO_SUFFIXES, segment_video, video_facts
 
 GIGABYTE = 10**9
-
-Advance = Callable[[float], None]
 
 
 def run(config: DictConfig) -> None:
@@ -45,19 +40,12 @@ def run(config: DictConfig) -> None:
     began = time.perf_counter()
     try:
         with Results(output, wanted, predictor.label_space) as results:
-            work = Work(predictor, config, results, windows)
-            work.carry_out(jobs)
+            work = Work(predictor, results, windows, gsd=config.gsd, mapped=config.scale != "training")
+            with _bar("predicting", len(jobs)) as advance:
+                work.carry_out(jobs, advance)
     except OSError as error:
         raise unwritable(output, error) from error
-    work.report(len(jobs), time.perf_counter() - began)
-
-
-@dataclass(frozen=True)
-class Job:
-    """An image and what its results are called."""
-
-    image: Path
-    name: Path
+    report(work, len(jobs), time.perf_counter() - began)
 
 
 def run_video(config: DictConfig, checkpoint: str, source: Path, output: Path) -> None:
@@ -105,99 +93,25 @@ def windows_of(config: DictConfig) -> Windows:
     return Windows(int(float(config.memory) * GIGABYTE), None if exact else config.overlap, config.tile, config.tiles)
 
 
-@dataclass
-class Work:
-    """What is done with all images: pictures in batches, and large and georeferenced ones by windows."""
+def report(work: Work, images: int, seconds: float) -> None:
+    """Say what was done.
 
-    predictor: Predictor
-    config: DictConfig
-    results: Results
-    windows: Windows
-    failures: list[InputError] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-
-    def carry_out(self, jobs: Sequence[Job]) -> None:
-        pictures: list[Job] = []
-        large: list[Job] = []
-        for job in jobs:
-            try:
-                (large if self._by_windows(job.image) else pictures).append(job)
-            except InputError as error:
-                self.failures.append(error)
-        with _bar("predicting", len(jobs)) as advance:
-            self._pictures(pictures, advance)
-            for job in large:
-                self._large(job, advance)
-
-    def _by_windows(self, image: Path) -> bool:
-        spec, scale = self.predictor.model.spec, self.predictor.scale
-        if self.config.scale != "training" and lies_on_the_ground(image):
-            return True
-        if takes(image, spec.in_channels, scale, spec.input_size) <= self.windows.memory / 2:
-            return False
-        return scale.factor is not None or spec.input_size is None
-
-    def _pictures(self, jobs: Sequence[Job], advance: Advance) -> None:
-        names = {job.image: job.name for job in jobs}
-
-        def failed(image: Path, error: InputError) -> None:
-            self.failures.append(error)
-            advance(1)
-
-        with ThreadPoolExecutor(2) as pool:
-            writing: deque[Future[None]] = deque()
-            wanted, spec = self.results.wanted, self.predictor.model.spec
-            unsure = wanted.probabilities or wanted.entropy
-            for found in self.predictor.stream(list(names), probabilities=unsure, failed=failed):
-                assert found.source is not None
-                name = names[found.source]
-                writing.append(pool.submit(self.results.write, found, name, spec))
-                self.results.note(found.source, name, found.mask)
-                advance(1)
-                while len(writing) > 8:
-                    writing.popleft().result()
-            for future in writing:
-                future.result()
-
-    def _large(self, job: Job, advance: Advance) -> None:
-        place, wanted = self.results.place, self.results.wanted
-        mask = place("masks", job.name, ".tif" if lies_on_the_ground(job.image) else ".png")
-        try:
-            written = self.predictor.segment_file(
-                job.image,
-                mask,
-                overlay=place("overlays", job.name) if wanted.overlays else None,
-                probabilities=place("probabilities", job.name, ".tif") if wanted.probabilities else None,
-                gsd=self.config.gsd,
-                windows=self.windows,
-                opacity=wanted.opacity,
-                advance=advance,
-            )
-        except InputError as error:
-            self.failures.append(error)
-            return
-        self.results.note(job.image, job.name, mask)
-        self.said.append(f"{job.image}: {written.method}")
-
-    def report(self, images: int, seconds: float) -> None:
-        """Say what was done.
-
-        Raises:
-            InputError: where images could not be segmented.
-        """
-        made = images - len(self.failures)
-        if made:
-            if self.predictor.agreement is not None:
-                told = f"{self.predictor.agreement:.2%} of the first image's pixels have the class of 32-true"
-                print(f"precision {self.predictor.precision}: in bf16-mixed {told}")
-            for line in self.said:
-                print(line)
-            print(f"{made} masks  {self.results.folder / 'masks'}  ({made / seconds:.3g} images/s)")
-            for kind in self.results.wanted.folders[1:]:
-                print(f"{kind}  {self.results.folder / kind}")
-        if self.failures:
-            more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
-            raise InputError(f"{self.failures[0]}{more}")
+    Raises:
+        InputError: where images could not be segmented.
+    """
+    made, results, predictor = images - len(work.failures), work.results, work.predictor
+    if made:
+        if predictor.agreement is not None:
+            told = f"{predictor.agreement:.2%} of the first image's pixels have the class of 32-true"
+            print(f"precision {predictor.precision}: in bf16-mixed {told}")
+        for line in work.said:
+            print(line)
+        print(f"{made} masks  {results.folder / 'masks'}  ({made / seconds:.3g} images/s)")
+        for kind in results.wanted.folders[1:]:
+            print(f"{kind}  {results.folder / kind}")
+    if work.failures:
+        more = f" (and {len(work.failures) - 1} more)" if len(work.failures) > 1 else ""
+        raise InputError(f"{work.failures[0]}{more}")
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Images of any size from file to file, in bounded memory."""
 
 import shutil
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isfinite
@@ -14,12 +14,14 @@ from fcnseg.data.files.images import image_size
 from fcnseg.errors import InputError
 from fcnseg.inference.areas import count_pixels
 from fcnseg.inference.averaging import Averaging
+from fcnseg.inference.averaging import entropy as entropy_of
 from fcnseg.inference.georeference import import_rasterio
 from fcnseg.inference.mosaic import TILE_BYTES, Mosaic, Windows
 from fcnseg.inference.network import Network
 from fcnseg.inference.scale import Scale, parse_scale
 from fcnseg.inference.scene import Scene, open_scene
-from fcnseg.inference.scene_files import probabilities_file, write_mask, write_overlay
+from fcnseg.inference.scene_files import surfaces_file, write_mask, write_overlay
+from fcnseg.inference.tiles import Part
 from fcnseg.labels import LabelSpace
 
 Advance = Callable[[float], None]
@@ -46,6 +48,7 @@ def segment_file(
     *,
     overlay: Path | None = None,
     probabilities: Path | None = None,
+    entropy: Path | None = None,
     scale: Scale | None = None,
     gsd: float | None = None,
     windows: Windows | None = None,
@@ -61,7 +64,7 @@ def segment_file(
         path: GeoTIFF, TIFF, PNG or JPEG of any size; another format as far as memory allows.
         mask: where the mask goes: .tif or .png, see `write_mask`.
         overlay: where a picture goes.
-        probabilities: where a GeoTIFF of class probabilities goes.
+        probabilities, entropy: where GeoTIFFs of class probabilities and of their entropy go.
         scale: factor on the image's size; its own by default.
         gsd: instead of that, the side of a pixel that the network is to see, in units of the image's CRS.
         windows: memory and tiles.
@@ -84,7 +87,7 @@ def segment_file(
         folder.mkdir(parents=True, exist_ok=True)
         try:
             mosaic = Mosaic(network, scene, seen, windows, folder, averaging.temperature)
-            with probabilities_file(scene, label_space, probabilities) if probabilities else nullcontext() as given:
+            with unsure_files(scene, label_space, probabilities, entropy) as given:
                 mosaic.compute(advance, given)
         except InputError:
             if begins:  # with an image or a setting that cannot be gone on with
@@ -96,6 +99,27 @@ def segment_file(
         counts = count_pixels(mosaic.mask, label_space)
         mosaic.remove()
         return Written(mosaic.method, counts)
+
+
+@contextmanager
+def unsure_files(
+    scene: Scene, label_space: LabelSpace, probabilities: Path | None, entropy: Path | None
+) -> Iterator[Callable[[Part], None] | None]:
+    """The files of probabilities and entropy that are wanted; gives what takes parts of the logits, None for none."""
+    with ExitStack() as files:
+        classes, whole = label_space.classes, ("entropy",)
+        write_shares = files.enter_context(surfaces_file(scene, classes, probabilities)) if probabilities else None
+        write_entropy = files.enter_context(surfaces_file(scene, whole, entropy)) if entropy else None
+
+        def take(part: Part) -> None:
+            top, left, logits = part
+            shares = logits.softmax(dim=1)
+            if write_shares is not None:
+                write_shares(top, left, shares[0].cpu().numpy())
+            if write_entropy is not None:
+                write_entropy(top, left, entropy_of(shares).cpu().numpy())
+
+        yield take if write_shares or write_entropy else None
 
 
 def scale_of(scene: Scene, scale: Scale | None, gsd: float | None) -> Scale:

@@ -1,15 +1,12 @@
 """How sure a network is: class probabilities and their entropy as files."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
-from fcnseg.inference.georeference import import_rasterio
 from fcnseg.labels import LabelSpace
 
 
@@ -46,39 +43,6 @@ def save_entropy(entropy: np.ndarray, path: Path | str, bits: int = 8) -> None:
     values = np.rint(entropy.clip(0, 1) * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
     with replacing(path) as temporary:
         Image.fromarray(values).save(temporary, format="PNG")
-
-
-def save_bands(
-    probabilities: np.ndarray,
-    label_space: LabelSpace,
-    path: Path | str,
-    profile: Mapping[str, Any],
-    dtype: str = "uint8",
-) -> None:
-    """Write (C, H, W) probabilities as a GeoTIFF whose bands are the classes, named in their descriptions.
-
-    Args:
-        profile: of the image's raster (`raster.profile` of rasterio), for its CRS and transform.
-        dtype: "float32", or "uint8": 255 times the probability, with 1/255 as the band's scale in the file.
-
-    Raises:
-        InputError: for an array of another shape, another dtype, and without rasterio.
-    """
-    _require_classes(probabilities, label_space)
-    if dtype not in ("uint8", "float32"):
-        raise InputError(f"dtype={dtype}: expected uint8 or float32")
-    rasterio = import_rasterio("probabilities as GeoTIFF")
-    count, height, width = probabilities.shape
-    facts = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": dtype}
-    facts |= {key: profile[key] for key in ("crs", "transform") if profile.get(key) is not None}
-    options = {"compress": "deflate", "bigtiff": "if_safer", "tiled": True, "interleave": "band"}
-    with replacing(path) as temporary, rasterio.open(temporary, "w", **facts, **options) as raster:
-        for band, (name, one) in enumerate(zip(label_space.classes, probabilities, strict=True), start=1):
-            values = np.rint(one.clip(0, 1) * np.float32(255)) if dtype == "uint8" else one
-            raster.write(values.astype(dtype), band)
-            raster.set_band_description(band, name)
-        if dtype == "uint8":
-            raster.scales = (1 / 255,) * count
 
 
 def _require_classes(probabilities: np.ndarray, label_space: LabelSpace) -> None:

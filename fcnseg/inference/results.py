@@ -13,7 +13,7 @@ from fcnseg.inference.naming import with_ending
 from fcnseg.inference.polygons import CocoFile, Region, find_regions, save_geojson
 from fcnseg.inference.probabilities import save_entropy, save_probabilities
 from fcnseg.inference.scene import lies_on_the_ground, open_scene
-from fcnseg.inference.scene_files import write_mask
+from fcnseg.inference.scene_files import surfaces_file, write_mask
 from fcnseg.inference.segmentation import Segmentation
 from fcnseg.labels import LabelSpace
 from fcnseg.models.spec import ModelSpec
@@ -25,8 +25,8 @@ class Wanted:
 
     Attributes:
         overlays: pictures with a legend.
-        probabilities: of the classes: .npz, or bands of a GeoTIFF.
-        entropy: grey pictures; not of images that are computed by windows.
+        probabilities: of the classes: .npz; of images on the ground or computed by windows bands of a GeoTIFF.
+        entropy: grey pictures, or a GeoTIFF as of probabilities.
         areas: a table of all images, areas.csv.
         coco, geojson: polygons, in one file of all images or in one for each.
         tolerance, least_pixels: of polygons, see `find_regions`.
@@ -83,17 +83,28 @@ class Results:
 
     def write(self, found: Segmentation, name: Path, spec: ModelSpec) -> None:
         """Write an image's own files; from any thread."""
-        mask: Path | None = self.place("masks", name)
-        if found.source is not None and lies_on_the_ground(found.source):
-            with open_scene(found.source, spec) as scene:
-                write_mask(found.mask, self.label_space, scene, self.place("masks", name, ".tif"))
-            mask = None
         overlay = self.place("overlays", name) if self.wanted.overlays else None
-        found.save(mask, overlay, self.wanted.opacity)
+        if found.source is not None and lies_on_the_ground(found.source):
+            self._write_rasters(found, found.source, name, spec)
+            found.save(None, overlay, self.wanted.opacity)
+            return
+        found.save(self.place("masks", name), overlay, self.wanted.opacity)
         if self.wanted.probabilities and found.probabilities is not None:
             save_probabilities(found.probabilities, self.label_space, self.place("probabilities", name, ".npz"))
         if self.wanted.entropy and found.entropy is not None:
             save_entropy(found.entropy, self.place("entropy", name))
+
+    def _write_rasters(self, found: Segmentation, source: Path, name: Path, spec: ModelSpec) -> None:
+        """On the ground that the image lies on."""
+        with open_scene(source, spec) as scene:
+            write_mask(found.mask, self.label_space, scene, self.place("masks", name, ".tif"))
+            if self.wanted.probabilities and found.probabilities is not None:
+                path = self.place("probabilities", name, ".tif")
+                with surfaces_file(scene, self.label_space.classes, path) as write:
+                    write(0, 0, found.probabilities)
+            if self.wanted.entropy and found.entropy is not None:
+                with surfaces_file(scene, ("entropy",), self.place("entropy", name, ".tif")) as write:
+                    write(0, 0, found.entropy[None])
 
     def note(self, source: Path, name: Path, mask: np.ndarray | Path) -> None:
         """Add an image to the files of all images, and write its polygons; from one thread, in order.

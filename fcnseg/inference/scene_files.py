@@ -1,7 +1,7 @@
-"""Files of a scene's mask, written by windows: the mask itself, class probabilities, and an overlay to look at."""
+"""Files of a scene's mask, written by windows: the mask, probabilities and entropy, and an overlay to look at."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +15,6 @@ from fcnseg.data.files.images import import_rasterio
 from fcnseg.inference.overlay import add_legend, blend
 from fcnseg.inference.scene import Scene
 from fcnseg.inference.segmentation import OVERLAY_COMPRESSION
-from fcnseg.inference.tiles import Part
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 OVERLAY_SIDE = 4096
@@ -25,6 +24,8 @@ BLOCK = 512
 """Side of a GeoTIFF's tiles in pixels."""
 
 ROWS = 2 * BLOCK
+
+WriteWindow = Callable[[int, int, np.ndarray], None]
 
 
 def profile(scene: Scene, bands: int) -> dict[str, Any]:
@@ -76,25 +77,27 @@ def write_mask(mask: np.ndarray, label_space: LabelSpace, scene: Scene, path: Pa
 
 
 @contextmanager
-def probabilities_file(scene: Scene, label_space: LabelSpace, path: Path) -> Iterator[Any]:
-    """A GeoTIFF with a band for each class; gives the function that takes the parts of the logits.
+def surfaces_file(scene: Scene, names: Sequence[str], path: Path) -> Iterator[WriteWindow]:
+    """A GeoTIFF of values from 0 to 1 with a band for each name; gives what writes (top, left, (bands, h, w) values).
 
-    Bands are uint8 with a scale of 1/255, which GDAL's tools carry out, and called as the classes.
+    Bands are uint8 with a scale of 1/255, which GDAL's tools carry out.
+
+    Raises:
+        OSError: when the disk is full; nothing is left at `path`.
     """
     rasterio = import_rasterio()
-    bands = label_space.num_classes
+    bands = len(names)
     options = profile(scene, bands) | {"interleave": "pixel"}
     with replacing(path) as temporary:
         with _written(path), rasterio.open(temporary, "w", **options) as target:
             target.scales = (1 / 255,) * bands
-            target.descriptions = label_space.classes
+            target.descriptions = names
 
-            def take(part: Part) -> None:
-                top, left, logits = part
-                shares = (logits.softmax(dim=1)[0] * 255).round().byte().cpu().numpy()
+            def write(top: int, left: int, values: np.ndarray) -> None:
+                shares = np.rint(values.clip(0, 1) * np.float32(255)).astype(np.uint8)
                 target.write(shares, window=((top, top + shares.shape[1]), (left, left + shares.shape[2])))
 
-            yield take
+            yield write
         _require_whole(temporary, path)
 
 

@@ -53,7 +53,7 @@ def test_a_geotiff_stays_on_its_ground(predictor: Predictor, pixels: np.ndarray,
     told: list[float] = []
     written = predictor.segment_file(
         scene, tmp_path / "mask.tif", overlay=tmp_path / "overlay.png", probabilities=tmp_path / "p.tif",
-        advance=told.append,
+        entropy=tmp_path / "e.tif", advance=told.append,
     )  # fmt: skip
     whole = predictor(pixels, probabilities=True)
     with rasterio.open(tmp_path / "mask.tif") as mask:
@@ -64,11 +64,19 @@ def test_a_geotiff_stays_on_its_ground(predictor: Predictor, pixels: np.ndarray,
     with rasterio.open(tmp_path / "p.tif") as shares:
         assert shares.descriptions == predictor.label_space.classes
         np.testing.assert_allclose(shares.read() * shares.scales[0], whole.probabilities, atol=0.5 / 255 + 1e-6)
+    with rasterio.open(tmp_path / "e.tif") as surface:
+        np.testing.assert_allclose(surface.read(1) * surface.scales[0], whole.entropy, atol=0.5 / 255 + 1e-5)
     np.testing.assert_array_equal(written.counts, np.bincount(whole.mask.ravel(), minlength=5))
     assert written.method == "row by row"
     assert sum(told) == pytest.approx(1)
     assert Image.open(tmp_path / "overlay.png").width == 333
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.tif", "overlay.png", "p.tif", "scene.tif"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "e.tif",
+        "mask.tif",
+        "overlay.png",
+        "p.tif",
+        "scene.tif",
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp"])

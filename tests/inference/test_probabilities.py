@@ -1,5 +1,7 @@
 """Files of probabilities and of their entropy, read back."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -8,8 +10,10 @@ from rasterio import Affine
 
 from fcnseg.errors import InputError
 from fcnseg.inference import Segmentation
-from fcnseg.inference.probabilities import save_bands, save_entropy, save_probabilities
+from fcnseg.inference.probabilities import save_entropy, save_probabilities
+from fcnseg.inference.results import Results, Wanted
 from fcnseg.labels import STREET11
+from fcnseg.models import ModelSpec
 
 
 def random_probabilities(height: int = 20, width: int = 31) -> np.ndarray:
@@ -45,20 +49,27 @@ def test_entropy_is_that_of_a_segmentation(bits, dtype, tmp_path):
     assert found[0, 1] == 2**bits - 1
 
 
-@pytest.mark.parametrize(("dtype", "largest"), [("uint8", 0.5 / 255), ("float32", 0)])
 @pytest.mark.filterwarnings("error")
-def test_bands_are_the_classes_where_the_image_lies(dtype, largest, tmp_path):
+def test_bands_are_the_classes_where_the_image_lies(tmp_path):
+    """Of a GeoTIFF that was segmented as a whole."""
     probabilities = random_probabilities()
-    profile = {"driver": "GTiff", "crs": "EPSG:32633", "transform": Affine(10, 0, 5e5, 0, -10, 5e6), "count": 3}
-    save_bands(probabilities, STREET11, tmp_path / "p.tif", profile, dtype)
-    with rasterio.open(tmp_path / "p.tif") as raster:
-        assert raster.descriptions == STREET11.classes
-        assert raster.crs.to_epsg() == 32633
-        assert raster.transform == profile["transform"]
-        assert set(raster.dtypes) == {dtype}
-        found = raster.read() * np.array(raster.scales)[:, None, None]
-    assert np.abs(found - probabilities).max() <= largest + 1e-7
-    assert [p.name for p in tmp_path.iterdir()] == ["p.tif"]
+    ground = {"crs": "EPSG:32633", "transform": Affine(10, 0, 5e5, 0, -10, 5e6)}
+    kind = {"driver": "GTiff", "height": 20, "width": 31, "count": 3, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "scene.tif", "w", **kind, **ground) as raster:
+        raster.write(np.zeros((3, 20, 31), np.uint8))
+    picture = np.zeros((20, 31, 3), np.uint8)
+    found = Segmentation(picture, picture[..., 0], STREET11, probabilities, tmp_path / "scene.tif")
+    with Results(tmp_path / "out", Wanted(probabilities=True, entropy=True), STREET11) as results:
+        results.write(found, Path("scene"), ModelSpec("fcn32s_alexnet", 11))
+    expected = {"probabilities": (STREET11.classes, probabilities), "entropy": (("entropy",), found.entropy[None])}
+    for kind, (names, values) in expected.items():
+        with rasterio.open(tmp_path / "out" / kind / "scene.tif") as raster:
+            assert raster.descriptions == names
+            assert raster.crs.to_epsg() == 32633
+            assert raster.transform == ground["transform"]
+            assert set(raster.dtypes) == {"uint8"}
+            assert np.abs(raster.read() * np.array(raster.scales)[:, None, None] - values).max() <= 0.5 / 255 + 1e-6
+        assert [p.name for p in (tmp_path / "out" / kind).iterdir()] == ["scene.tif"]
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
@@ -71,6 +82,4 @@ def test_what_does_not_fit_is_refused(tmp_path):
         save_entropy(probabilities[0], tmp_path / "p.jpg")
     with pytest.raises(InputError, match="bits=12"):
         save_entropy(probabilities[0], tmp_path / "p.png", 12)
-    with pytest.raises(InputError, match="dtype=int8"):
-        save_bands(probabilities, STREET11, tmp_path / "p.tif", {}, "int8")
     assert not list(tmp_path.iterdir())
