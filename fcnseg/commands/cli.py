@@ -1,5 +1,6 @@
 """The `fcnseg` command: picks the subcommand, and turns a user's mistake into one line and exit code 2."""
 
+import os
 import sys
 from difflib import get_close_matches
 from functools import partial
@@ -48,6 +49,8 @@ def main() -> None:
         fail(unknown(arguments))
     from fcnseg.commands import configuration
 
+    if command == "predict":  # OpenMP's threads leave the cores, as they wait, to those that read and write images
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # which is read when torch is imported
     module = command.replace(" ", "_")
     overrides = arguments[command.count(" ") + 1 :]
     try:
