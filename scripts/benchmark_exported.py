@@ -1,6 +1,7 @@
 """A network in PyTorch and exported: seconds for an image, size of the file, and how many pixels keep their class.
 
-All take turns, image by image; medians are printed. The network is untrained and its scores are random, which is as
+All take turns, image by image; medians are printed, and the operations a second (two for a multiply-add of the network)
+beside those of a product of square matrices in float32. The network is untrained and its scores are random, which is as
 hard on the agreement of fewer bits as it gets. int8 is calibrated on the embedded scenes.
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from fcnseg.data import CityScenes
 from fcnseg.export import Recipe, export
 from fcnseg.inference.exported import load_exported
-from fcnseg.models import FCN, create_model, optimise
+from fcnseg.models import FCN, create_model, optimise, summarise
 
 EXAMPLE = "example: python scripts/benchmark_exported.py --model fcn8s_vgg16 --size 360 480 --rounds 7"
 
@@ -65,6 +66,14 @@ def _belongs(each: Path, path: Path) -> bool:
     return each == path or (path.suffix == ".xml" and each.suffix == ".bin")
 
 
+def product_rate(side: int = 2048) -> float:
+    """GFLOP/s of a product of square matrices in float32."""
+    matrix = torch.ones(side, side)
+    began = time.perf_counter()
+    matrix @ matrix
+    return 2 * side**3 / (time.perf_counter() - began) / 1e9
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -89,6 +98,8 @@ def main() -> None:
     sizes = dict.fromkeys(networks, weights) | {name: megabytes(path) for name, path in paths.items()}
     times: dict[str, list[float]] = {name: [] for name in networks}
     same: dict[str, list[float]] = {name: [] for name in networks}
+    operations = 2 * summarise(model, tuple(options.size)).multiply_adds / 1e9
+    ceiling: list[float] = []
     with torch.inference_mode():
         for turn in range(options.rounds + 1):
             image = images[turn % len(images)]
@@ -97,14 +108,19 @@ def main() -> None:
                 began = time.perf_counter()
                 masks[name] = network(image).argmax(1)
                 times[name] += [time.perf_counter() - began] if turn else []
+            ceiling.append(product_rate())
             for name, mask in masks.items():
                 same[name].append(float((mask == masks["PyTorch"]).double().mean()))
-    print("| runtime | one image | times as fast | file | pixels of the same class |\n|---|---|---|---|---|")
+    print(
+        "| runtime | one image | times as fast | GFLOP/s | file | pixels of the same class |\n|---|---|---|---|---|---|"
+    )
     first = statistics.median(times["PyTorch"])
     for name in networks:
         median = statistics.median(times[name])
         share = np.mean(same[name])
-        print(f"| {name} | {median:.3f} s | {first / median:.2f} | {sizes[name]:.0f} MB | {share:.2%} |")
+        rate = operations / median
+        print(f"| {name} | {median:.3f} s | {first / median:.2f} | {rate:.0f} | {sizes[name]:.0f} MB | {share:.2%} |")
+    print(f"product of matrices in float32: {statistics.median(ceiling):.0f} GFLOP/s")
 
 
 if __name__ == "__main__":
