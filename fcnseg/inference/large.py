@@ -65,10 +65,10 @@ def segment_file(
         mask: where the mask goes: .tif or .png, see `write_mask`.
         overlay: where a picture goes.
         probabilities, entropy: where GeoTIFFs of class probabilities and of their entropy go.
-        scale: factor on the image's size; its own by default.
+        scale: at which the network sees the image; its own by default, and for a network of no training size.
         gsd: instead of that, the side of a pixel that the network is to see, in units of the image's CRS.
         windows: memory and tiles.
-        averaging: its temperature alone counts; there is but one view.
+        averaging: over views, where the scale is the training's; else its temperature alone counts.
         opacity: of the overlay.
         advance: is told what share of the work has been done anew, 1 in all.
 
@@ -78,15 +78,17 @@ def segment_file(
     """
     import_rasterio("images beyond memory, and GeoTIFF,")
     averaging, windows = averaging or Averaging(), windows or Windows()
-    if not averaging.is_plain:
-        raise InputError(f"{path}: is computed by windows, without flip, scales or dropout")
     with open_scene(path, network.spec, windows.memory) as scene:
         seen = scale_of(scene, scale, gsd)
+        if network.spec.input_size is None and seen.factor is None:
+            seen = Scale(Fraction(1))
+        if seen.factor is not None and not averaging.is_plain:
+            raise InputError(f"{path}: is computed by windows, without flip, scales or dropout")
         folder = mask.with_name(f".{mask.name}.partial")
         begins = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            mosaic = Mosaic(network, scene, seen, windows, folder, averaging.temperature)
+            mosaic = Mosaic(network, scene, seen, windows, folder, averaging)
             with unsure_files(scene, label_space, probabilities, entropy) as given:
                 mosaic.compute(advance, given)
         except InputError:
@@ -129,7 +131,7 @@ def scale_of(scene: Scene, scale: Scale | None, gsd: float | None) -> Scale:
         InputError: for a ground sampling distance that is not positive, or a scene that lies nowhere.
     """
     if gsd is None:
-        return scale if scale is not None and scale.factor is not None else Scale(Fraction(1))
+        return Scale(Fraction(1)) if scale is None else scale
     if scene.place is None:
         raise InputError(f"{scene.path}: gsd={gsd:g} needs an image that lies on the ground; expected scale=FACTOR")
     if not (isfinite(gsd) and gsd > 0):

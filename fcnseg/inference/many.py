@@ -11,6 +11,7 @@ from fcnseg.inference.large import takes
 from fcnseg.inference.mosaic import Windows
 from fcnseg.inference.predictor import Predictor
 from fcnseg.inference.results import Results
+from fcnseg.inference.scale import Scale
 from fcnseg.inference.scene import lies_on_the_ground
 
 Advance = Callable[[float], None]
@@ -72,9 +73,12 @@ class Work:
         spec, scale = self.predictor.model.spec, self.predictor.scale
         if self.mapped and lies_on_the_ground(image):
             return True
-        if takes(image, spec.in_channels, scale, spec.input_size) <= self.windows.memory / 2:
-            return False
-        return scale.factor is not None or spec.input_size is None
+        return takes(image, spec.in_channels, scale, spec.input_size) > self.windows.memory / 2
+
+    def _scale(self, image: Path) -> Scale | None:
+        """The predictor's; but where nothing else was asked for, what lies on the ground is seen as it is."""
+        scale = self.predictor.scale
+        return None if scale.factor is None and self.mapped and lies_on_the_ground(image) else scale
 
     def _pictures(self, jobs: Sequence[Job], advance: Advance) -> None:
         names = {job.image: job.name for job in jobs}
@@ -110,6 +114,7 @@ class Work:
                 entropy=place("entropy", job.name, ".tif") if wanted.entropy else None,
                 gsd=self.gsd,
                 windows=self.windows,
+                scale=self._scale(job.image),
                 opacity=wanted.opacity,
                 advance=advance,
             )

@@ -1,7 +1,8 @@
 """The mask of an image of any size, in bounded memory, and gone on with where it was stopped.
 
 The scores of a chain of layers are computed row by row (`fcnseg.models.rows`), those of other networks in tiles
-(`fcnseg.inference.tiles`). What is done so far lies in a hidden folder beside the result until that is whole.
+(`fcnseg.inference.tiles`); what is seen at the size of the training's images is shrunk strip by strip. What is done so
+far lies in a hidden folder beside the result until that is whole.
 """
 
 import io
@@ -23,9 +24,11 @@ from torch import Tensor
 from fcnseg.atomic import replacing
 from fcnseg.data.resizing import scale_values
 from fcnseg.errors import InputError
+from fcnseg.inference.averaging import Averaging, averaged_logits
 from fcnseg.inference.network import Network
 from fcnseg.inference.scale import Scale
 from fcnseg.inference.scene import Scene
+from fcnseg.inference.shrunk import shrunk
 from fcnseg.inference.tiles import Part, Rescaled, Tiles
 from fcnseg.labels import IGNORE_INDEX
 from fcnseg.models import FCN, likeliest, resampled_rows
@@ -76,10 +79,10 @@ class Mosaic:
     Args:
         network: on its device.
         scene: the image.
-        scale: at which it is seen, with a factor.
+        scale: at which it is seen.
         windows: how it is computed.
         folder: for what is done so far. A mosaic of the same network, image and settings goes on there.
-        temperature: what logits are divided by, see `Averaging`.
+        averaging: over views, where the image is seen at the training's size; else its temperature alone counts.
 
     Raises:
         InputError: when memory does not suffice for the image's width.
@@ -87,20 +90,27 @@ class Mosaic:
     """
 
     def __init__(
-        self, network: Network, scene: Scene, scale: Scale, windows: Windows, folder: Path, temperature: float = 1.0
+        self,
+        network: Network,
+        scene: Scene,
+        scale: Scale,
+        windows: Windows,
+        folder: Path,
+        averaging: Averaging | None = None,
     ) -> None:
-        assert scale.factor is not None
         self.network, self.scene, self.scale, self.windows = network, scene, scale, windows
-        self.folder, self.temperature = folder, temperature
+        self.folder, self.averaging = folder, averaging or Averaging()
         self.size = scene.size
         self.weights = sum(t.nbytes for t in network.parameters()) if isinstance(network, FCN) else 0
         self.room = windows.memory - PROCESS - self.weights
         if self.room < windows.memory // 20:
             least = (PROCESS + self.weights) / 0.9
             raise InputError(f"memory={windows.memory / 1e9:g}: this network takes at least {least / 1e9:.1f} GB")
-        by_rows = isinstance(network, FCN) and streams(network) and windows.overlap is None
-        self._begin(by_rows)
-        self._source: _ByRows | _ByTiles = _ByRows(self) if by_rows else _ByTiles(self)
+        whole = scale.factor is None
+        by_rows = not whole and isinstance(network, FCN) and streams(network) and windows.overlap is None
+        self._begin(whole or by_rows)
+        self._source: _Shrunk | _ByRows | _ByTiles
+        self._source = _Shrunk(self) if whole else _ByRows(self) if by_rows else _ByTiles(self)
         self.mask = _mapped(folder / "mask", self.size, np.dtype(np.uint8))
 
     @property
@@ -108,9 +118,9 @@ class Mosaic:
         """How it is computed, in words."""
         return self._source.method
 
-    def _begin(self, by_rows: bool) -> None:
-        """Keep what an equal mosaic has left, and nothing else; row by row, memory and tiles change nothing."""
-        key = json.dumps(self._key() | {"windows": None if by_rows else asdict(self.windows)}, sort_keys=True)
+    def _begin(self, plain: bool) -> None:
+        """Keep what an equal mosaic has left, and nothing else; without tiles memory changes nothing."""
+        key = json.dumps(self._key() | {"windows": None if plain else asdict(self.windows)}, sort_keys=True)
         note = self.folder / "key.json"
         if not note.is_file() or note.read_text() != key:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -124,6 +134,7 @@ class Mosaic:
             "network": [self.network.spec.to_dict(), checksum(self.network), type(self.network).__name__],
             "precision": str(getattr(self.network, "autocast", None)),
             "scale": str(self.scale.factor),
+            "views": asdict(self.averaging) if self.scale.factor is None else None,
         }
 
     def compute(self, advance: Advance, given: Callable[[Part], None] | None = None) -> None:
@@ -131,8 +142,8 @@ class Mosaic:
 
         Args:
             advance: is told the share of the work, from 0 to 1, that has been done anew, or was already.
-            given: gets every part's logits, over the temperature; the whole image's, so that the parts that were
-                computed before are computed again where they are not kept.
+            given: gets every part's logits, over the temperature or of all views; the whole image's, so that the
+                parts that were computed before are computed again where they are not kept.
 
         Raises:
             InputError: where the image is damaged.
@@ -146,7 +157,7 @@ class Mosaic:
         for top, left, logits in self._source.parts(done):
             height, width = logits.shape[-2:]
             if given is not None:
-                given((top, left, logits / self.temperature))
+                given((top, left, logits / self._source.temperature))
             self.mask[top : top + height, left : left + width] = self._classes(logits, top, left)
             if left + width == self.size[1]:
                 advance(self._source.share(height))
@@ -174,13 +185,45 @@ class Mosaic:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class _Shrunk:
+    """The whole image at the size of the training's; then the mask from its logits."""
+
+    method = "at the size of the training's images"
+    temperature = 1.0
+    """Their views have it already."""
+
+    def __init__(self, mosaic: Mosaic) -> None:
+        self.mosaic = mosaic
+        assert mosaic.network.spec.input_size is not None
+        self.seen = mosaic.network.spec.input_size
+
+    def prepare(self, advance: Advance) -> None:
+        height = self.mosaic.size[0]
+        image = shrunk(self.mosaic.values, self.mosaic.size, self.seen, lambda rows: advance(0.8 * rows / height))
+        batch = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(self.mosaic.network.device)
+        with torch.inference_mode():
+            self.logits = averaged_logits(self.mosaic.network, batch, self.mosaic.averaging)
+
+    def parts(self, done: int) -> Iterator[Part]:
+        height, width = self.mosaic.size
+        for start, stop in _bands(self.mosaic, done):
+            part = resampled_rows(lambda a, b: self.logits[..., a:b, :], self.seen, (height, width), start, stop)
+            yield start, 0, part
+
+    def share(self, rows: int) -> float:
+        return 0.2 * rows / self.mosaic.size[0]
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
 class _ByRows:
     """The scores of the whole image first, each row once; then the mask from them."""
 
     method = "row by row"
 
     def __init__(self, mosaic: Mosaic) -> None:
-        self.mosaic = mosaic
+        self.mosaic, self.temperature = mosaic, mosaic.averaging.temperature
         assert isinstance(mosaic.network, FCN)
         assert mosaic.scale.factor is not None
         self.factor = mosaic.scale.factor
@@ -236,11 +279,8 @@ class _ByRows:
         _write(self.state, content.getvalue())
 
     def parts(self, done: int) -> Iterator[Part]:
-        height, width = self.mosaic.size
-        classes = self.mosaic.network.spec.num_classes
-        rows = max(int(0.1 * self.mosaic.room / (4 * classes * width)), 1)
-        for start in range(done, height, rows):
-            stop = min(start + rows, height)
+        width = self.mosaic.size[1]
+        for start, stop in _bands(self.mosaic, done):
             if self.factor == 1:
                 logits = self.stream.logits(start, stop)
             else:
@@ -260,6 +300,7 @@ class _ByTiles:
 
     def __init__(self, mosaic: Mosaic) -> None:
         self.mosaic, windows = mosaic, mosaic.windows
+        self.temperature = mosaic.averaging.temperature
         network, scale = mosaic.network, mosaic.scale
         if scale.factor != 1:
             network = Rescaled(network, scale)
@@ -282,6 +323,14 @@ class _ByTiles:
 
     def close(self) -> None:
         """Nothing is kept."""
+
+
+def _bands(mosaic: Mosaic, done: int) -> Iterator[tuple[int, int]]:
+    """Rows, from and up to, whose logits are computed at once."""
+    height, width = mosaic.size
+    rows = max(int(0.1 * mosaic.room / (4 * mosaic.network.spec.num_classes * width)), 1)
+    for start in range(done, height, rows):
+        yield start, min(start + rows, height)
 
 
 def checksum(network: Network) -> int:

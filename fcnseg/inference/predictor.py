@@ -185,7 +185,8 @@ class Predictor:
             window = torch.from_numpy(np.ascontiguousarray(pixels[:, :PROBE].transpose(2, 0, 1)))[None]
             with torch.inference_mode():
                 self._choose(window.to(self.model.device), (window.shape[-2], window.shape[-1]))
-        settings: dict[str, Any] = {"scale": self.scale, "averaging": self.averaging} | options
+        scale = None if self.scale.factor is None else self.scale
+        settings: dict[str, Any] = {"scale": scale, "averaging": self.averaging} | options
         return segment_file(self.model, self.label_space, path, Path(mask), **settings)
 
     def _batch(self, batch: "list[_Prepared]", probabilities: bool) -> list[Segmentation]:

@@ -12,8 +12,9 @@ from rasterio.transform import from_origin
 
 from fcnseg.data import CityScenes
 from fcnseg.errors import InputError
-from fcnseg.inference import Predictor, mosaic
+from fcnseg.inference import Averaging, Predictor, mosaic, shrunk
 from fcnseg.inference.mosaic import Windows
+from fcnseg.inference.scale import Scale
 from fcnseg.models import FCN, create_model
 
 GROUND = {"crs": "EPSG:32633", "transform": from_origin(500000, 4649000, 0.5, 0.5)}
@@ -77,6 +78,48 @@ def test_a_geotiff_stays_on_its_ground(predictor: Predictor, pixels: np.ndarray,
         "p.tif",
         "scene.tif",
     ]
+
+
+@pytest.mark.parametrize("target", [(43, 111), (60, 80), (430, 90), (500, 50)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_images_are_shrunk_strip_by_strip(
+    pixels: np.ndarray, target: tuple[int, int], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch averages areas, wherever strips end; a direction that grows is interpolated."""
+    monkeypatch.setattr(shrunk, "STRIP_BYTES", 4 * 333 * 3 * 50)
+    image, told = pixels.astype(dtype), []
+    found = shrunk.shrunk(lambda a, b: image[a:b], image.shape[:2], target, told.append)
+    assert found.dtype == dtype
+    assert sum(told) == 430
+    values = torch.from_numpy(image.astype(np.float64).transpose(2, 0, 1))[None]
+    values = areas(values, (430, target[1])) if target[1] < 333 else values
+    grown = torch.nn.functional.interpolate(values, (target[0], target[1]), mode="bilinear")
+    expected = areas(values, target) if target[0] < 430 else grown
+    np.testing.assert_allclose(found, expected[0].permute(1, 2, 0), atol=0.51 if dtype != "float32" else 2e-3)
+
+
+def areas(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Means over equal areas, whose borders lie within pixels: of every pixel as many copies as there are areas."""
+    height, width = values.shape[-2:]
+    copies = values.repeat_interleave(size[0], dim=2).reshape(*values.shape[:2], size[0], height, width).mean(3)
+    copies = copies.repeat_interleave(size[1], dim=3)
+    return copies.reshape(*copies.shape[:3], size[1], width).mean(4)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_large_pictures_are_seen_at_the_size_of_the_training(pixels: np.ndarray, tmp_path: Path, flip: bool) -> None:
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    averaging = Averaging(flip, temperature=1.5)
+    predictor = Predictor(scored(input_size=(60, 80)), device="cpu", averaging=averaging)
+    written = predictor.segment_file(
+        tmp_path / "picture.png", tmp_path / "mask.png", entropy=tmp_path / "e.tif", scale=Scale()
+    )
+    whole = predictor(pixels, probabilities=True)
+    assert written.method == "at the size of the training's images"
+    with Image.open(tmp_path / "mask.png") as mask:
+        assert (np.asarray(mask) == whole.mask).mean() > 0.999
+    with rasterio.open(tmp_path / "e.tif") as surface:
+        assert np.abs(surface.read(1) / 255 - whole.entropy).max() < 0.02
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp"])
