@@ -15,16 +15,20 @@ from rich.table import Table
 
 from fcnseg.atomic import replacing
 from fcnseg.commands.common import require_value, require_writable, unwritable
-from fcnseg.data import SegmentationData
+from fcnseg.data import SegmentationData, SegmentationDataset
 from fcnseg.data.resizing import resize_image
 from fcnseg.errors import InputError
 from fcnseg.export import FORMATS, Proof, Recipe, export, prove
 from fcnseg.export.making import Calibration, require_fitting
+from fcnseg.export.picture import side_by_side
 from fcnseg.export.proof import AGREEMENT, name_of_refused, stand_ins
 from fcnseg.export.triton import config_text
 from fcnseg.inference.exported import load_exported
 from fcnseg.models import FCN, from_pretrained
 from fcnseg.runs.building import build_data
+
+PICTURED = 2
+"""Images that are shown beside each other."""
 
 ELSEWHERE = {
     "tensorrt": "build it from ONNX on the machine with the GPU: trtexec --onnx=model.onnx "
@@ -101,15 +105,18 @@ def write_proved(model: FCN, recipe: Recipe, output: Path, data: SegmentationDat
             calibration(model, recipe, data, int(config.calibration_images)) if recipe.precision == "int8" else None
         )
         export(model, recipe, made, images)
-        real = stand_ins(model.spec) if data is None else [data.val[i][0] for i in range(min(len(data.val), 6))]
+        real = stand_ins(model.spec) if data is None else spread_images(data.val)
         exported = load_exported(made)
         proof = prove(exported, model, real, least, None if data is None else data.validation_loader())
         print_proof(proof, recipe)
+        picture = side_by_side(exported, model, real[:: -(-len(real) // PICTURED)])
         target = output if proof.holds else name_of_refused(output)
         for path in sorted(Path(folder).iterdir(), key=lambda path: path.suffix == output.suffix):
             path.replace(target.with_suffix(path.suffix))
         with replacing(target.with_name(f"{target.name}.json")) as temporary:
             temporary.write_text(json.dumps(proof.to_dict(), indent=2))
+        with replacing(target.with_name(f"{target.name}.png")) as temporary:
+            picture.save(temporary, format="PNG")
     if not proof.holds:
         worst = min(each.agreement for each in proof.sizes)
         raise InputError(
@@ -117,6 +124,12 @@ def write_proved(model: FCN, recipe: Recipe, output: Path, data: SegmentationDat
             f"kept as {target}"
         )
     return proof
+
+
+def spread_images(dataset: SegmentationDataset, count: int = 6) -> list[np.ndarray]:
+    """Some images from all over a dataset: neighbours in a video are much alike."""
+    count = min(count, len(dataset))
+    return [dataset[i * len(dataset) // count][0] for i in range(count)]
 
 
 def calibration(model: FCN, recipe: Recipe, data: SegmentationData | None, count: int) -> Calibration | None:

@@ -33,7 +33,9 @@ def test_int8_is_calibrated_and_scored(fcnseg, model, capsys) -> None:
     proof = json.loads(Path("out/model.xml.json").read_text())
     assert proof["holds"]
     assert abs(proof["mean_iou"][0] - proof["mean_iou"][1]) < 0.1
-    assert sorted(path.name for path in Path("out").iterdir()) == ["model.bin", "model.xml", "model.xml.json"]
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        *("model.bin", "model.xml", "model.xml.json", "model.xml.png")
+    ]
     assert fcnseg("evaluate", "checkpoint=out/model.xml", "data.val.length=3", "data.num_workers=0") == 0
 
 

@@ -61,7 +61,7 @@ def test_a_format(model: FCN, tmp_path: Path, format: str, suffix: str, sizes: l
     left = {"model.xml", "model.bin"} if format == "openvino" else {path.name}
     if format == "litert":
         _converted_elsewhere(model, path, sizes[0])
-        left |= {f"{path.name}.json"}
+        left |= {f"{path.name}.json", f"{path.name}.png"}
     else:
         export(model, Recipe(format, size=sizes[0] if format in ONE_SIZE else None), path)
     assert {each.name for each in tmp_path.iterdir()} == left
