@@ -25,6 +25,7 @@ EXAMPLE = "example: python scripts/benchmark_exported.py --model fcn8s_vgg16 --s
 RECIPES = {
     "onnxruntime": ("onnx", "32-true", "onnx"),
     "OpenVINO": ("openvino", "32-true", "xml"),
+    "OpenVINO, bf16": ("openvino", "bf16-mixed", "xml"),
     "onnxruntime, int8": ("onnx", "int8", "onnx"),
     "OpenVINO, int8": ("openvino", "int8", "xml"),
 }

@@ -49,8 +49,11 @@ def int8_onnx(path: Path, images: Iterator[np.ndarray]) -> None:
 
 
 def int8_openvino(model: Any, calibration: Callable[[], Iterator[np.ndarray]]) -> Any:
-    """Post-training quantisation of NNCF, with its bias correction."""
+    """Post-training quantisation of NNCF, with its slower bias correction, by what the layers before have become.
+
+    The fast one, layer by layer, loses a point of mean IoU more on CamVid.
+    """
     with redirect_stdout(StringIO()):
         nncf = need("nncf")
         images = list(calibration())
-        return nncf.quantize(model, nncf.Dataset(images), subset_size=len(images), fast_bias_correction=True)
+        return nncf.quantize(model, nncf.Dataset(images), subset_size=len(images), fast_bias_correction=False)
