@@ -132,7 +132,9 @@ def begin(options: argparse.Namespace, settings: Settings, rows: list[Rung]) -> 
         key = next(key for key in asked if asked[key] != before.get(key))
         raise InputError(f"{options.output}: holds a ladder with {key}={before.get(key)}; give another --output")
     options.output.mkdir(parents=True, exist_ok=True)
-    facts = {"command": ["python", *sys.argv], "settings": asked, "seeds": list(options.seeds)}
+    # Folders by their names alone: where they lie on this machine is nobody's business.
+    command = ["python", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv)]
+    facts = {"command": command, "settings": asked, "seeds": list(options.seeds)}
     write_json(path, facts | {"rows": [rung.name for rung in rows]} | circumstances())
 
 
