@@ -37,15 +37,18 @@ def scale_values(image: np.ndarray, scaling: str | None) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, size: Sequence[int] | None) -> np.ndarray:
-    """Resample an (H, W, C) image to `size` = (height, width): area averages down, bilinear up.
+    """Resample an (H, W, C) image to `size` = (height, width): area averages down, bilinear up, each axis by its own.
 
     Training, validation and prediction all resize with this function. Any number of channels, in uint8, uint16 or
     float32.
     """
     if size is None or image.shape[:2] == tuple(size):
         return image
-    shrinks = image.shape[0] * image.shape[1] > size[0] * size[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    least = min(image.shape[0], size[0]), min(image.shape[1], size[1])
+    if least not in (image.shape[:2], tuple(size)):
+        # OpenCV's averages are for images that shrink along both axes; along one alone they become interpolation.
+        return resize_image(resize_image(image, least), size)
+    method = cv2.INTER_AREA if least == tuple(size) else cv2.INTER_LINEAR
     if image.ndim == 3 and image.shape[2] > 4:  # OpenCV averages no more than four channels at once
         parts = [resize_image(image[..., i : i + 4], size) for i in range(0, image.shape[2], 4)]
         return np.concatenate(parts, axis=2)
