@@ -396,7 +396,7 @@ def configured(transforms: int = 4) -> TorchvisionPipeline:
     """The first transforms of `data/augment=torchvision`, at the size of these tests."""
     augment = OmegaConf.load(config_folder() / "data" / "augment" / "torchvision.yaml")
     augment.transforms = augment.transforms[:transforms]
-    config = OmegaConf.create({"data": {"size": list(SIZE), "augment": augment}})
+    config = OmegaConf.create({"data": {"size": list(SIZE), "resize": "keep", "augment": augment}})
     return instantiate(config.data.augment, _convert_="all")
 
 
