@@ -229,6 +229,75 @@ class _ShiftedMask(tv_tensors.Mask):
     """(1, H, W) mask plus one."""
 
 
+class TorchvisionResizeTo(v2.Transform):
+    """`ResizeTo` among torchvision's transforms.
+
+    Args:
+        size: (height, width) at factor 1; None: the image's own.
+        scale: (least, largest) factor, drawn uniformly in its logarithm.
+        resize: one of `RESIZES`.
+
+    Raises:
+        InputError: for another name.
+    """
+
+    def __init__(self, size: Sequence[int] | None, scale: Sequence[float] = (1.0, 1.0), resize: str = "keep") -> None:
+        super().__init__()
+        require_resize(resize)
+        self.size, self.scale, self.resize = size, tuple(scale), resize
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        low, high = np.log(self.scale)
+        factor = float(np.exp(torch.empty(1, dtype=torch.float64).uniform_(low, high).item()))
+        height, width = flat_inputs[0].shape[-2:]
+        return {"target": scaled_size((height, width), self.size, self.resize, factor)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, _ShiftedMask):
+            resized = resize_mask(inpt.numpy()[0], params["target"])[None]
+        else:
+            resized = resize_image(inpt.numpy().transpose(1, 2, 0), params["target"]).transpose(2, 0, 1)
+        return tv_tensors.wrap(torch.from_numpy(np.ascontiguousarray(resized)), like=inpt)
+
+
+class PadAndCrop(v2.Transform):
+    """A random crop, of an image in the middle of as much padding by 0 as it needs.
+
+    torchvision's own crop pads on either side by all that is missing, so that the image lies anywhere in the crop.
+
+    Args:
+        size: (height, width) of the crop; None: nothing is padded or cropped.
+    """
+
+    def __init__(self, size: Sequence[int] | None) -> None:
+        super().__init__()
+        self.size = size
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        if self.size is None:
+            return {}
+        missing = [max(to - n, 0) for n, to in zip(flat_inputs[0].shape[-2:], self.size, strict=True)]
+        spare = [max(n - to, 0) for n, to in zip(flat_inputs[0].shape[-2:], self.size, strict=True)]
+        (rows, columns), (top, left) = missing, (int(torch.randint(n + 1, ())) for n in spare)
+        return {"pad": [columns // 2, rows // 2, columns - columns // 2, rows - rows // 2], "place": (top, left)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return inpt if self.size is None else TF.crop(TF.pad(inpt, params["pad"]), *params["place"], *self.size)
+
+
+class JitteredColours(v2.ColorJitter):
+    """`Colours` among torchvision's transforms, of every image; `RandomApply` around it leaves some as they are."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, _ShiftedMask) or (inpt.dtype == torch.uint8 and inpt.shape[0] == 3):
+            return super().transform(inpt, params)
+        gain, factor = (
+            1.0 if (value := params[key]) is None else value for key in ("contrast_factor", "brightness_factor")
+        )
+        changed = with_gain(inpt.numpy().transpose(1, 2, 0), gain, factor - 1).transpose(2, 0, 1)
+        return tv_tensors.wrap(torch.from_numpy(np.ascontiguousarray(changed)), like=inpt)
+
+
 @TF.register_kernel(TF.resize, _ShiftedMask)
 def _resize_shifted(
     mask: _ShiftedMask, size: list[int], interpolation: Any = None, max_size: int | None = None, **options: Any
