@@ -35,7 +35,7 @@ class _Training(Dataset):
         image, mask, _ = self.domains[ref.domain][ref.index]
         seed = np.random.SeedSequence([self.seed, ref.domain, ref.count]).generate_state(1)[0]
         image, mask = self.augment(image, mask, int(seed))
-        return {"image": image, "mask": mask, "domain": ref.domain}
+        return {"image": _to_tensor(image), "mask": _to_indices(mask), "domain": ref.domain}
 
 
 class _Validation(Dataset):
@@ -338,17 +338,16 @@ def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _collate_padded(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack images and masks, padded to the largest height and width among them."""
-    sizes = np.array([sample["mask"].shape for sample in samples])
-    largest = sizes.max(axis=0).tolist()
-    padded = [
-        sample
-        | {
-            "image": _to_tensor(padded_image(sample["image"], largest)),
-            "mask": _to_indices(padded_mask(sample["mask"], largest)),
-        }
-        for sample in samples
-    ]
-    return default_collate(padded)
+    sizes = [tuple(sample["mask"].shape) for sample in samples]
+    if len(set(sizes)) > 1:
+        largest = np.max(sizes, axis=0).tolist()
+        samples = [sample | _padded(sample["image"], sample["mask"], largest) for sample in samples]
+    return default_collate(samples)
+
+
+def _padded(image: Tensor, mask: Tensor, size: Sequence[int]) -> dict[str, Tensor]:
+    pixels = padded_image(image.numpy().transpose(1, 2, 0), size)
+    return {"image": _to_tensor(pixels), "mask": _to_indices(padded_mask(mask.numpy(), size))}
 
 
 def _single_threaded(worker: int) -> None:
