@@ -14,6 +14,10 @@ from math import ceil, floor, lcm
 
 from fcnseg.errors import InputError
 
+RESIZES = ("keep", "stretch", "native")
+"""How images come to the size of a network's input: scaled to fit into it, their aspect ratio kept; scaled to it along
+either axis; or not at all."""
+
 
 class GeometryError(InputError):
     """Layers whose grids do not fit: a fractional or negative crop, or an output of no size."""
@@ -259,3 +263,32 @@ def crop_offset(source: Grid, reference: Grid) -> int:
         kind = "fractional" if offset.denominator != 1 else "negative"
         raise GeometryError(f"crop of {source.name} to {reference.name} is {kind}: {offset} pixels")
     return int(offset)
+
+
+def shown_size(size: tuple[int, int], frame: Sequence[int] | None, resize: str) -> tuple[int, int]:
+    """The (height, width) at which a network that sees `frame` = (height, width) is shown an image of `size`.
+
+    With "keep" that is less than `frame` along one axis, where their aspect ratios differ; the rest is padding.
+
+    Args:
+        size: of the image.
+        frame: of the network's input; None: it takes images of any size.
+        resize: one of `RESIZES`.
+    """
+    if frame is None or resize == "native":
+        return size
+    if resize == "stretch":
+        return frame[0], frame[1]
+    (height, width), (rows, columns) = size, frame
+    if rows * width <= columns * height:  # in whole numbers, so that equal ratios give the frame itself
+        return rows, max((2 * width * rows + height) // (2 * height), 1)
+    return max((2 * height * columns + width) // (2 * width), 1), columns
+
+
+def require_resize(resize: str, key: str = "resize", choices: Sequence[str] = RESIZES) -> None:
+    """
+    Raises:
+        InputError: for another name than those of `choices`.
+    """
+    if resize not in choices:
+        raise InputError(f"{key}={resize}: expected one of {', '.join(choices)}")

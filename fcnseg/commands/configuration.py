@@ -61,7 +61,7 @@ def register_models(overrides: Sequence[str] = ()) -> None:
     from fcnseg.models import create_model, list_models
     from fcnseg.models.names import is_model
 
-    given_by_data = ("num_classes", "image_type", "scaling", "input_size", "label_space")
+    given_by_data = ("num_classes", "image_type", "scaling", "input_size", "resize", "label_space")
     parameters = inspect.signature(create_model).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name not in given_by_data and p.name != "name"}
     asked = [name for o in overrides if o.startswith("model=") for name in o.removeprefix("model=").split(",")]

@@ -14,7 +14,7 @@ from fcnseg.runs.folder import relative
 def run(config: DictConfig) -> None:
     output = Path(require_value(config, "output", "FOLDER"))
     size: Any = OmegaConf.to_object(config.size) if OmegaConf.is_list(config.size) else config.size
-    packing = Packing(size=size, jpeg_quality=config.jpeg_quality)
+    packing = Packing(size=size, jpeg_quality=config.jpeg_quality, resize=str(config.resize))
     data = build_data(config)
     lengths = {f"train/{name}": len(dataset) for name, dataset in data.train.items()} | {"val": len(data.val)}
     # Every sample is written, and read back to verify it.

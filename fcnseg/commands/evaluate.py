@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from fcnseg.commands.common import require_value
 from fcnseg.data import SegmentationData
@@ -16,15 +16,14 @@ from fcnseg.inference.exported import Exported, is_exported, load_exported
 from fcnseg.labels import LabelSpace
 from fcnseg.models import FCN, from_pretrained, optimise
 from fcnseg.models.spec import ModelSpec
-from fcnseg.runs.building import build_data
+from fcnseg.runs.building import build_data, resize_as
 from fcnseg.runs.folder import output_folder, relative
 
 
 def run(config: DictConfig) -> None:
     checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
     model = _model(checkpoint, config)
-    with open_dict(config):
-        config.data.size = list(model.spec.input_size) if model.spec.input_size else None
+    resize_as(config, model.spec)
     data = build_data(config, train=False)
     _require_classes(checkpoint, model.spec, data.label_space)
     for key, value in data.image_facts().items():

@@ -16,7 +16,7 @@ from rich.table import Table
 from fcnseg.atomic import replacing
 from fcnseg.commands.common import require_value, require_writable, unwritable
 from fcnseg.data import SegmentationData, SegmentationDataset
-from fcnseg.data.resizing import resize_image
+from fcnseg.data.resizing import framed_image
 from fcnseg.errors import InputError
 from fcnseg.export import FORMATS, Proof, Recipe, export, prove
 from fcnseg.export.making import Calibration, require_fitting
@@ -25,7 +25,7 @@ from fcnseg.export.proof import AGREEMENT, name_of_refused, stand_ins
 from fcnseg.export.triton import config_text
 from fcnseg.inference.exported import load_exported
 from fcnseg.models import FCN, from_pretrained
-from fcnseg.runs.building import build_data
+from fcnseg.runs.building import build_data, resize_as
 
 PICTURED = 2
 """Images that are shown beside each other."""
@@ -83,10 +83,10 @@ def data_of(config: DictConfig, model: FCN) -> SegmentationData | None:
     """What images are calibrated and compared with; None where none was named."""
     if config.get("data") is None:
         return None
+    resize_as(config, model.spec)
     with open_dict(config):
-        config.data.size = list(model.spec.input_size) if model.spec.input_size else None
         config.data.augment = None
-    data = build_data(config, train=model.spec.input_size is not None)
+    data = build_data(config)
     data.setup("validate")
     return data
 
@@ -142,7 +142,7 @@ def calibration(model: FCN, recipe: Recipe, data: SegmentationData | None, count
         every = ((dataset, index) for index in range(max(map(len, datasets))) for dataset in datasets)
         spread = max(sum(map(len, datasets)) // count, 1)
         for dataset, index in islice(every, 0, count * spread, spread):
-            pixels = resize_image(dataset[index % len(dataset)][0], model.spec.input_size)
+            pixels = framed_image(dataset[index % len(dataset)][0], model.spec.input_size, model.spec.resize)
             batch = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None].float()
             yield (batch if recipe.normalise else model.normalise(batch)).numpy()
 

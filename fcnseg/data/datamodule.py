@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from fcnseg.cores import available_cores
 from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler, SampleRef
 from fcnseg.data.dataset import SegmentationDataset, read_mask
-from fcnseg.data.resizing import resize_image
+from fcnseg.data.resizing import framed_image, padded_image, padded_mask
 from fcnseg.data.statistics import channel_statistics
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
 from fcnseg.data.transforms import Augment, resize_pipeline
 from fcnseg.errors import InputError
+from fcnseg.geometry import require_resize, shown_size
 from fcnseg.labels import IGNORE_INDEX
 
 CACHES = ("none", "ram", "disk")
@@ -40,8 +41,8 @@ class _Training(Dataset):
 class _Validation(Dataset):
     """Samples resized for the model, with masks in their own size."""
 
-    def __init__(self, dataset: SegmentationDataset, size: Sequence[int] | None) -> None:
-        self.dataset, self.size = dataset, size
+    def __init__(self, dataset: SegmentationDataset, size: Sequence[int] | None, resize: str) -> None:
+        self.dataset, self.size, self.resize = dataset, size, resize
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -51,8 +52,9 @@ class _Validation(Dataset):
         image, mask, name = self.dataset[max(index, 0)]
         if index < 0:
             mask, name = np.full_like(mask, IGNORE_INDEX), ""
-        resized = _to_tensor(resize_image(image, self.size))
-        return {"image": resized, "mask": _to_indices(mask), "name": name, "index": index}
+        resized = _to_tensor(framed_image(image, self.size, self.resize))
+        shown = shown_size((image.shape[0], image.shape[1]), self.size, self.resize)
+        return {"image": resized, "mask": _to_indices(mask), "name": name, "index": index, "shown": shown}
 
 
 class _EveryImageOnce(DistributedSampler):
@@ -104,11 +106,16 @@ class SegmentationData(LightningDataModule):
     Args:
         train: datasets by domain name; the first one sets the length of an epoch. Empty: validation only.
         val: the validation dataset.
-        size: (height, width) of the model's input; None keeps validation images in their own size.
+        size: (height, width) of the model's input; None: images keep their own size. Training images of several
+            sizes are padded to the batch's largest, at their end, by their last pixels and the ignore index. Each
+            process does so with its own part of a batch.
+        resize: how images come to the size, in training, unless `augment` does otherwise, and validation. "keep":
+            scaled to fit into it with their aspect ratio kept, the rest padded; "stretch": scaled to it along either
+            axis; "native": not at all, the size being that of an augmentation's crops alone.
         ratio: share of each domain in a batch, such as {"real": 6, "synthetic": 4}; equal by default.
         mixing: "balanced" batches hold each domain's share; "pooled" ones are drawn from the images of all domains
             shuffled together, whatever the ratio.
-        augment: training augmentation; by default only the resize to `size`.
+        augment: training augmentation; by default only the resize to `size`. Masks' padding is the ignore index.
         batch_size: samples of a global batch, over all processes.
         steps_per_epoch: batches per epoch; by default one pass over the first domain, or over the pool.
         num_workers: processes that prepare samples, for each training process. By default none without a
@@ -129,6 +136,7 @@ class SegmentationData(LightningDataModule):
         val: SegmentationDataset,
         *,
         size: Sequence[int] | None,
+        resize: str = "keep",
         ratio: Mapping[str, float] | None = None,
         mixing: str = "balanced",
         augment: Augment | None = None,
@@ -156,8 +164,7 @@ class SegmentationData(LightningDataModule):
             raise InputError(f"cache_limit={cache_limit!r}: expected a number of GB above 0")
         if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)):
             raise InputError(f"size {list(size)}: expected [height, width] in pixels")
-        if train and size is None and augment is None:
-            raise InputError("size: expected [height, width], which training batches need")
+        require_resize(resize)
         spaces = {name: dataset.label_space for name, dataset in (*train.items(), ("val", val))}
         self.label_space = val.label_space
         for name, space in spaces.items():
@@ -166,15 +173,20 @@ class SegmentationData(LightningDataModule):
                     f"domain {name!r} has label space {space.name!r}, validation {self.label_space.name!r}"
                 )
         self.train, self.val = dict(train), val
-        self.size = tuple(size) if size else None
+        self.size, self.resize = tuple(size) if size else None, resize
         self.ratio = dict(ratio) if ratio else dict.fromkeys(train, 1.0)
         self.mixing = mixing
-        self.augment: Augment = augment or resize_pipeline(size or ())
+        self.augment: Augment = augment or resize_pipeline(size, resize)
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.num_workers, self.seed = num_workers, seed
         self.cache, self.cache_folder, self.cache_limit = cache, cache_folder, cache_limit
         if train:
             self.batches()  # raises at once when ratio and batch size do not fit
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """The (height, width) that the model is to resize images to; None where they keep their own."""
+        return None if self.size is None or self.resize == "native" else (self.size[0], self.size[1])
 
     def image_facts(self) -> dict[str, Any]:
         """What a model must know of the images, as arguments of `create_model`; reads one image of each dataset.
@@ -232,16 +244,21 @@ class SegmentationData(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         dataset = _Training(list(self.train.values()), self.augment, self.seed)
         done = self._batches_done if self.trainer else None
-        return self._loader(dataset, _TrainingLoader, batch_sampler=self.batches(*self._processes(), done))
+        batches = self.batches(*self._processes(), done)
+        return self._loader(dataset, _TrainingLoader, batch_sampler=batches, collate_fn=_collate_padded)
 
     def val_dataloader(self) -> DataLoader:
         return self.validation_loader(*self._processes())
 
     def validation_loader(self, num_replicas: int = 1, rank: int = 0) -> DataLoader:
-        """The whole validation set, or the part of it that one of several processes scores."""
-        dataset = _Validation(self.val, self.size)
+        """The whole validation set, or the part of it that one of several processes scores.
+
+        A batch has "image", a list "mask" of masks in their own size, and lists of each one's "name", "index" and
+        "shown", the (height, width) of the image's beginning beyond which is padding.
+        """
+        dataset = _Validation(self.val, self.input_size, self.resize)
         sampler = _EveryImageOnce(dataset, num_replicas, rank)
-        return self._loader(dataset, sampler=sampler, batch_size=8 if self.size else 1, collate_fn=_collate)
+        return self._loader(dataset, sampler=sampler, batch_size=8 if self.input_size else 1, collate_fn=_collate)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Masks as int64, now that they are on the device: on the way they are an eighth of that."""
@@ -317,6 +334,20 @@ def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack the images; masks stay a list, since their sizes may differ."""
     batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
     return batch | {"image": torch.stack(batch["image"])}
+
+
+def _collate_padded(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack images and masks, padded to the largest height and width among them."""
+    sizes = [tuple(sample["mask"].shape) for sample in samples]
+    if len(set(sizes)) > 1:
+        largest = np.max(sizes, axis=0).tolist()
+        samples = [sample | _padded(sample["image"], sample["mask"], largest) for sample in samples]
+    return default_collate(samples)
+
+
+def _padded(image: Tensor, mask: Tensor, size: Sequence[int]) -> dict[str, Tensor]:
+    pixels = padded_image(image.numpy().transpose(1, 2, 0), size)
+    return {"image": _to_tensor(pixels), "mask": _to_indices(padded_mask(mask.numpy(), size))}
 
 
 def _single_threaded(worker: int) -> None:

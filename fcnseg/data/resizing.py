@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 
 from fcnseg.errors import InputError
+from fcnseg.geometry import shown_size
+from fcnseg.labels import IGNORE_INDEX
 
 SCALINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "log": np.log1p,
@@ -37,15 +39,18 @@ def scale_values(image: np.ndarray, scaling: str | None) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, size: Sequence[int] | None) -> np.ndarray:
-    """Resample an (H, W, C) image to `size` = (height, width): area averages down, bilinear up.
+    """Resample an (H, W, C) image to `size` = (height, width): area averages down, bilinear up, each axis by its own.
 
     Training, validation and prediction all resize with this function. Any number of channels, in uint8, uint16 or
     float32.
     """
     if size is None or image.shape[:2] == tuple(size):
         return image
-    shrinks = image.shape[0] * image.shape[1] > size[0] * size[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    least = min(image.shape[0], size[0]), min(image.shape[1], size[1])
+    if least not in (image.shape[:2], tuple(size)):
+        # OpenCV's averages are for images that shrink along both axes; along one alone they become interpolation.
+        return resize_image(resize_image(image, least), size)
+    method = cv2.INTER_AREA if least == tuple(size) else cv2.INTER_LINEAR
     if image.ndim == 3 and image.shape[2] > 4:  # OpenCV averages no more than four channels at once
         parts = [resize_image(image[..., i : i + 4], size) for i in range(0, image.shape[2], 4)]
         return np.concatenate(parts, axis=2)
@@ -55,5 +60,39 @@ def resize_image(image: np.ndarray, size: Sequence[int] | None) -> np.ndarray:
 
 def resize_mask(mask: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Resample an (H, W) mask to `size` = (height, width): the nearest pixel, no values in between."""
+    if mask.shape == tuple(size):
+        return mask
     # INTER_NEAREST takes the pixel at the corner of the cell and shifts masks by half a pixel.
     return cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def framed_image(image: np.ndarray, frame: Sequence[int] | None, resize: str) -> np.ndarray:
+    """An (H, W, C) image as a network that sees `frame` = (height, width) is shown it, see `shown_size`.
+
+    What is left of the frame is padded at its end with the image's last pixels: nothing else is as little of an edge.
+    """
+    return padded_image(resize_image(image, shown_size(_size(image), frame, resize)), frame, resize)
+
+
+def padded_image(image: np.ndarray, frame: Sequence[int] | None, resize: str = "keep") -> np.ndarray:
+    """An (H, W, C) image with its last row and column repeated up to `frame` = (height, width)."""
+    beyond = _beyond(image, frame, resize)
+    return np.pad(image, (*beyond, (0, 0)), mode="edge") if beyond else image
+
+
+def padded_mask(mask: np.ndarray, frame: Sequence[int] | None, resize: str = "keep") -> np.ndarray:
+    """An (H, W) mask with the ignore index beyond its end, up to `frame` = (height, width)."""
+    beyond = _beyond(mask, frame, resize)
+    return np.pad(mask, beyond, constant_values=IGNORE_INDEX) if beyond else mask
+
+
+def _beyond(pixels: np.ndarray, frame: Sequence[int] | None, resize: str) -> tuple[tuple[int, int], ...]:
+    """How much is missing before and after either axis; nothing where nothing is."""
+    if frame is None or resize == "native":
+        return ()
+    missing = [max(to - length, 0) for length, to in zip(_size(pixels), frame, strict=True)]
+    return tuple((0, n) for n in missing) if any(missing) else ()
+
+
+def _size(pixels: np.ndarray) -> tuple[int, int]:
+    return pixels.shape[0], pixels.shape[1]

@@ -13,7 +13,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from fcnseg.data.resizing import resize_image, resize_mask
+from fcnseg.data.resizing import padded_image, padded_mask, resize_image, resize_mask
+from fcnseg.geometry import require_resize, shown_size
 from fcnseg.labels import IGNORE_INDEX
 
 Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -24,25 +25,64 @@ class ResizeTo(A.DualTransform):
     """Resize to a size times a random factor, in one step from the original pixels.
 
     Args:
-        size: (height, width) at factor 1.
+        size: (height, width) at factor 1; None: the image's own.
         scale: (least, largest) factor, drawn uniformly in its logarithm.
         p: probability of a random factor; it is 1 otherwise.
+        resize: one of `RESIZES`: how images come to the size; with "keep" they fit into it.
+
+    Raises:
+        InputError: for another name.
     """
 
-    def __init__(self, size: Sequence[int], scale: Sequence[float] = (1.0, 1.0), p: float = 1.0) -> None:
+    def __init__(
+        self,
+        size: Sequence[int] | None,
+        scale: Sequence[float] = (1.0, 1.0),
+        p: float = 1.0,
+        resize: str = "keep",
+    ) -> None:
         super().__init__(p=1.0)
-        self.size, self.scale, self.random_p = tuple(size), tuple(scale), p
+        require_resize(resize)
+        self.size, self.resize = size and tuple(size), resize
+        self.scale, self.random_p = tuple(scale), p
 
     def get_params(self) -> dict[str, Any]:
         low, high = np.log(self.scale)
         factor = float(np.exp(self.py_random.uniform(low, high))) if self.py_random.random() < self.random_p else 1.0
-        return {"target": tuple(max(1, round(side * factor)) for side in self.size)}
+        return {"factor": factor}
 
-    def apply(self, img: np.ndarray, *, target: tuple[int, int], **params: Any) -> np.ndarray:
-        return resize_image(img, target)
+    def apply(self, img: np.ndarray, *, factor: float, **params: Any) -> np.ndarray:
+        return resize_image(img, self.target(img, factor))
 
-    def apply_to_mask(self, mask: np.ndarray, *, target: tuple[int, int], **params: Any) -> np.ndarray:
-        return resize_mask(mask, target)
+    def apply_to_mask(self, mask: np.ndarray, *, factor: float, **params: Any) -> np.ndarray:
+        return resize_mask(mask, self.target(mask, factor))
+
+    def target(self, pixels: np.ndarray, factor: float) -> tuple[int, int]:
+        return scaled_size((pixels.shape[0], pixels.shape[1]), self.size, self.resize, factor)
+
+
+def scaled_size(size: tuple[int, int], frame: Sequence[int] | None, resize: str, factor: float) -> tuple[int, int]:
+    """(height, width) of an image of `size` as `shown_size` has it, times a factor; one pixel at least."""
+    height, width = shown_size(size, frame, resize)
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+class PadAtEnd(A.DualTransform):
+    """Pad what is less than a size: images with their last pixels, masks with the ignore index.
+
+    Args:
+        size: (height, width).
+    """
+
+    def __init__(self, size: Sequence[int]) -> None:
+        super().__init__(p=1.0)
+        self.size = tuple(size)
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        return padded_image(img, self.size)
+
+    def apply_to_mask(self, mask: np.ndarray, **params: Any) -> np.ndarray:
+        return padded_mask(mask, self.size)
 
 
 class HorizontalFlip(A.HorizontalFlip):
@@ -62,13 +102,17 @@ class Colours(A.ColorJitter):
     def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
         if img.dtype == np.uint8 and img.shape[2:] == (3,):
             return super().apply(img, **params)
-        gain, offset = params["contrast"], params["brightness"] - 1
-        mean = img.mean(axis=(0, 1), dtype=np.float64)
-        shift = mean * (1 - gain) + offset * img.std(axis=(0, 1), dtype=np.float64)
-        values = img * np.float32(gain) + shift.astype(np.float32)
-        if img.dtype.kind == "f":
-            return values
-        return np.rint(values).clip(0, np.iinfo(img.dtype).max).astype(img.dtype)
+        return with_gain(img, params["contrast"], params["brightness"] - 1)
+
+
+def with_gain(image: np.ndarray, gain: float, offset: float) -> np.ndarray:
+    """An (H, W, C) image with a gain about each channel's mean and an offset in its standard deviations."""
+    mean = image.mean(axis=(0, 1), dtype=np.float64)
+    shift = mean * (1 - gain) + offset * image.std(axis=(0, 1), dtype=np.float64)
+    values = image * np.float32(gain) + shift.astype(np.float32)
+    if image.dtype.kind == "f":
+        return values
+    return np.rint(values).clip(0, np.iinfo(image.dtype).max).astype(image.dtype)
 
 
 class Pipeline:
@@ -89,7 +133,7 @@ class Pipeline:
 
 
 def street_pipeline(
-    size: Sequence[int],
+    size: Sequence[int] | None,
     scale: Sequence[float] = (0.75, 1.75),
     flip: float = 0.5,
     colour: float = 0.8,
@@ -97,25 +141,39 @@ def street_pipeline(
     contrast: float = 0.3,
     saturation: float = 0.3,
     hue: float = 0.03,
+    resize: str = "keep",
 ) -> Pipeline:
     """Random scale, crop, horizontal flip and colours; padding is 0 in the image and the ignore index in the mask.
+
+    With resize "native" crops are of an image's own pixels, times the scale; without a size nothing is cropped.
 
     Any number of channels, in uint8, uint16 or float32. What happens to other images than 8-bit RGB in the place of
     colours is said under `Colours`.
 
     Args:
-        size: (height, width) of the result.
+        size: (height, width) of the result; None: the image's own, times the scale.
         scale: range of the random scale, 1 being the whole image resized to `size`.
         flip: probability of a mirror image.
         colour: probability of a colour change.
         brightness, contrast, saturation: largest relative change of each.
         hue: largest shift of the hue, as a fraction of the circle.
+        resize: how images come to `size`, one of `RESIZES`.
+
+    Raises:
+        InputError: for another name.
     """
-    return Pipeline(
-        [
-            ResizeTo(size, scale),
+    cropped = (
+        []
+        if size is None
+        else [
             A.PadIfNeeded(size[0], size[1], border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE_INDEX),
             A.RandomCrop(size[0], size[1]),
+        ]
+    )
+    return Pipeline(
+        [
+            ResizeTo(size, scale, resize=resize),
+            *cropped,
             HorizontalFlip(p=flip),
             Colours(
                 brightness=(1 - brightness, 1 + brightness),
@@ -128,9 +186,18 @@ def street_pipeline(
     )
 
 
-def resize_pipeline(size: Sequence[int]) -> Pipeline:
-    """No augmentation: the whole image at `size`."""
-    return Pipeline([ResizeTo(size)])
+def resize_pipeline(size: Sequence[int] | None, resize: str = "keep") -> Pipeline:
+    """No augmentation: the whole image as the network is shown it in validation, padding ignored.
+
+    Args:
+        size: (height, width) of the result; None: the image's own.
+        resize: how images come to it, one of `RESIZES`.
+
+    Raises:
+        InputError: for another name.
+    """
+    padded = [] if size is None or resize == "native" else [PadAtEnd(size)]
+    return Pipeline([ResizeTo(size, resize=resize), *padded])
 
 
 class TorchvisionPipeline:
@@ -160,6 +227,75 @@ class TorchvisionPipeline:
 
 class _ShiftedMask(tv_tensors.Mask):
     """(1, H, W) mask plus one."""
+
+
+class TorchvisionResizeTo(v2.Transform):
+    """`ResizeTo` among torchvision's transforms.
+
+    Args:
+        size: (height, width) at factor 1; None: the image's own.
+        scale: (least, largest) factor, drawn uniformly in its logarithm.
+        resize: one of `RESIZES`.
+
+    Raises:
+        InputError: for another name.
+    """
+
+    def __init__(self, size: Sequence[int] | None, scale: Sequence[float] = (1.0, 1.0), resize: str = "keep") -> None:
+        super().__init__()
+        require_resize(resize)
+        self.size, self.scale, self.resize = size, tuple(scale), resize
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        low, high = np.log(self.scale)
+        factor = float(np.exp(torch.empty(1, dtype=torch.float64).uniform_(low, high).item()))
+        height, width = flat_inputs[0].shape[-2:]
+        return {"target": scaled_size((height, width), self.size, self.resize, factor)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, _ShiftedMask):
+            resized = resize_mask(inpt.numpy()[0], params["target"])[None]
+        else:
+            resized = resize_image(inpt.numpy().transpose(1, 2, 0), params["target"]).transpose(2, 0, 1)
+        return tv_tensors.wrap(torch.from_numpy(np.ascontiguousarray(resized)), like=inpt)
+
+
+class PadAndCrop(v2.Transform):
+    """A random crop, of an image in the middle of as much padding by 0 as it needs.
+
+    torchvision's own crop pads on either side by all that is missing, so that the image lies anywhere in the crop.
+
+    Args:
+        size: (height, width) of the crop; None: nothing is padded or cropped.
+    """
+
+    def __init__(self, size: Sequence[int] | None) -> None:
+        super().__init__()
+        self.size = size
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        if self.size is None:
+            return {}
+        missing = [max(to - n, 0) for n, to in zip(flat_inputs[0].shape[-2:], self.size, strict=True)]
+        spare = [max(n - to, 0) for n, to in zip(flat_inputs[0].shape[-2:], self.size, strict=True)]
+        (rows, columns), (top, left) = missing, (int(torch.randint(n + 1, ())) for n in spare)
+        return {"pad": [columns // 2, rows // 2, columns - columns // 2, rows - rows // 2], "place": (top, left)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return inpt if self.size is None else TF.crop(TF.pad(inpt, params["pad"]), *params["place"], *self.size)
+
+
+class JitteredColours(v2.ColorJitter):
+    """`Colours` among torchvision's transforms, of every image; `RandomApply` around it leaves some as they are."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, _ShiftedMask) or (inpt.dtype == torch.uint8 and inpt.shape[0] == 3):
+            return super().transform(inpt, params)
+        gain, factor = (
+            1.0 if (value := params[key]) is None else value for key in ("contrast_factor", "brightness_factor")
+        )
+        changed = with_gain(inpt.numpy().transpose(1, 2, 0), gain, factor - 1).transpose(2, 0, 1)
+        return tv_tensors.wrap(torch.from_numpy(np.ascontiguousarray(changed)), like=inpt)
 
 
 @TF.register_kernel(TF.resize, _ShiftedMask)

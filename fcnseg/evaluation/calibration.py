@@ -18,7 +18,7 @@ from fcnseg.errors import InputError
 from fcnseg.inference.exported import Exported
 from fcnseg.inference.exported.network import LOGITS
 from fcnseg.labels import IGNORE_INDEX
-from fcnseg.models import FCN, resample
+from fcnseg.models import FCN, at_own_sizes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -207,14 +207,16 @@ def _drawn(
         model.eval()
     number = 0
     for batch in loader:
-        logits = model.logits(batch["image"].to(model.device)).split(1)
-        for one, mask in zip(logits, batch["mask"], strict=True):
+        logits = model.logits(batch["image"].to(model.device)).float()
+        masks = batch["mask"]
+        full = at_own_sizes(logits, [mask.shape for mask in masks], batch.get("shown"))
+        for one, mask in zip(full, masks, strict=True):
             flat = mask.flatten()
             labelled = np.flatnonzero((flat != IGNORE_INDEX).numpy())
             if len(labelled) > most:
                 labelled = np.random.default_rng((seed, number)).choice(labelled, most, replace=False)
             chosen = torch.from_numpy(labelled)
-            scores = resample(one.float(), mask.shape)[0].flatten(1)
+            scores = one[0].flatten(1)
             yield scores[:, chosen.to(scores.device)].T.cpu(), flat[chosen]
             number += 1
     if was_training:

@@ -66,7 +66,8 @@ def evaluate(model: FCN | Exported, loader: Iterable[dict[str, Any]]) -> Evaluat
     names: list[str] = []
     for batch in track(loader, description="evaluating", transient=True):
         masks = [mask.to(device) for mask in batch["mask"]]
-        predictions = model.segment_each(batch["image"].to(device), [mask.shape for mask in masks])
+        sizes = [mask.shape for mask in masks]
+        predictions = model.segment_each(batch["image"].to(device), sizes, batch.get("shown"))
         matrices.append(confusion_matrices(predictions, masks, model.spec.num_classes).cpu())
         names.extend(batch["name"])
     if was_training:

@@ -7,7 +7,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from fcnseg.data.display import displayable
-from fcnseg.data.resizing import resize_image
+from fcnseg.data.resizing import framed_image
+from fcnseg.geometry import shown_size
 from fcnseg.inference.exported import Exported
 from fcnseg.inference.overlay import add_legend, blend
 from fcnseg.inference.predictor import label_space_of
@@ -43,10 +44,11 @@ def side_by_side(exported: Exported, model: FCN, images: Sequence[np.ndarray]) -
 
 def _mask(network: FCN | Exported, image: np.ndarray) -> np.ndarray:
     only = network.facts.get("size") if isinstance(network, Exported) else None
-    seen = resize_image(image, only or network.spec.input_size)
+    frame, resize, size = only or network.spec.input_size, network.spec.resize, (image.shape[0], image.shape[1])
+    seen = framed_image(image, frame, resize)
     batch = torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1)))[None]
     with torch.inference_mode():
-        (mask,) = network.segment_each(batch.to(network.device), [image.shape[:2]])
+        (mask,) = network.segment_each(batch.to(network.device), [size], [shown_size(size, frame, resize)])
     return mask.cpu().numpy().astype(np.uint8)
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from fcnseg.atomic import replacing
-from fcnseg.data.resizing import scale_values
+from fcnseg.data.resizing import padded_image, scale_values
 from fcnseg.errors import InputError
 from fcnseg.inference.averaging import Averaging, averaged_logits
 from fcnseg.inference.network import Network
@@ -194,15 +194,16 @@ class _Shrunk:
 
     def __init__(self, mosaic: Mosaic) -> None:
         self.mosaic = mosaic
-        assert mosaic.network.spec.input_size is not None
-        self.seen = mosaic.network.spec.input_size
+        self.seen = mosaic.network.spec.shown_size(mosaic.size)
 
     def prepare(self, advance: Advance) -> None:
         height = self.mosaic.size[0]
         image = shrunk(self.mosaic.values, self.mosaic.size, self.seen, lambda rows: advance(0.8 * rows / height))
-        batch = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(self.mosaic.network.device)
+        network, (rows, columns) = self.mosaic.network, self.seen
+        framed = padded_image(image, network.spec.input_size, network.spec.resize)
+        batch = torch.from_numpy(framed.transpose(2, 0, 1).copy())[None].to(network.device)
         with torch.inference_mode():
-            self.logits = averaged_logits(self.mosaic.network, batch, self.mosaic.averaging)
+            self.logits = averaged_logits(network, batch, self.mosaic.averaging)[..., :rows, :columns]
 
     def parts(self, done: int) -> Iterator[Part]:
         height, width = self.mosaic.size

@@ -209,7 +209,7 @@ class Predictor:
         spec = self.model.spec
         pixels = file_values(image, spec)
         values = pixels if scaled else scale_values(pixels, spec.scaling)
-        seen = np.ascontiguousarray(self.scale.applied(values, spec.input_size).transpose(2, 0, 1))
+        seen = np.ascontiguousarray(self.scale.applied(values, spec).transpose(2, 0, 1))
         source = Path(image) if isinstance(image, str | Path) else None
         return _Prepared(pixels, torch.from_numpy(seen), source)
 
@@ -221,10 +221,10 @@ class Predictor:
         images = torch.stack([prepared.seen for prepared in batch]).to(self.model.device)
         sizes = [prepared.pixels.shape[:2] for prepared in batch]
         if self._exact is not None:
-            self._choose(images[:1], sizes[0])
+            self._choose(images[:1], sizes[0], self.scale.shown(sizes[0], self.model.spec))
         logits = averaged_logits(self.model, images, self.averaging)
         for prepared, one, size in zip(batch, logits.split(1), sizes, strict=True):
-            covered = self.scale.covered(size)
+            covered, one = self.scale.covered(size), _beginning(one, self.scale.shown(size, self.model.spec))
             mask, found = mask_of(one, covered), None
             if probabilities:
                 found = resample(one, covered).softmax(dim=1)[0, :, : size[0], : size[1]].float().cpu().numpy()
@@ -232,10 +232,10 @@ class Predictor:
                 displayable(prepared.pixels), mask[: size[0], : size[1]], self.label_space, found, prepared.source
             )
 
-    def _choose(self, image: Tensor, size: tuple[int, int]) -> None:
+    def _choose(self, image: Tensor, size: tuple[int, int], shown: tuple[int, int] | None = None) -> None:
         """Go on in 16 bits only where the masks agree."""
         assert self._exact is not None
-        fast, exact = (mask_of(network.logits(image), size) for network in (self.model, self._exact))
+        fast, exact = (mask_of(_beginning(network.logits(image), shown), size) for network in (self.model, self._exact))
         self.agreement = float((fast == exact).mean())
         if self.agreement < self.AGREEMENT:
             self.precision, self.model = "32-true", self._exact
@@ -280,6 +280,11 @@ def mask_of(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
         band = resampled_rows(lambda a, b: logits[..., a:b, :], _size(logits), size, start, stop)
         mask[start:stop] = _uint8(likeliest(band))
     return mask
+
+
+def _beginning(logits: Tensor, shown: tuple[int, int] | None) -> Tensor:
+    """(N, C, h, w) logits without those of padding, beyond a (height, width)."""
+    return logits if shown is None else logits[..., : shown[0], : shown[1]]
 
 
 def _uint8(classes: Tensor) -> np.ndarray:

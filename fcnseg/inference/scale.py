@@ -5,8 +5,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from fcnseg.data.resizing import resize_image
+from fcnseg.data.resizing import framed_image, resize_image
 from fcnseg.errors import InputError
+from fcnseg.models.spec import ModelSpec
 
 DENOMINATOR = 64
 """The greatest of factors: images are seen at multiples of so many pixels at most."""
@@ -38,10 +39,14 @@ class Scale:
         height, width = (int(n * self.factor) for n in self.covered(size))
         return height, width
 
-    def applied(self, image: np.ndarray, training: tuple[int, int] | None) -> np.ndarray:
-        """An (H, W, C) image as it is seen; `training` is the (height, width) of the training's images."""
+    def shown(self, size: tuple[int, int], spec: ModelSpec) -> tuple[int, int] | None:
+        """The (height, width) of what is seen that shows the image, beyond which is padding; None: all of it."""
+        return spec.shown_size(size) if self.factor is None else None
+
+    def applied(self, image: np.ndarray, spec: ModelSpec | None) -> np.ndarray:
+        """An (H, W, C) image as it is seen; without a factor it is prepared as in the training that the spec tells."""
         if self.factor is None:
-            return resize_image(image, training)
+            return image if spec is None else framed_image(image, spec.input_size, spec.resize)
         height, width = self.covered(image.shape[:2])
         size, beyond = self.seen(image.shape[:2]), (height - image.shape[0], width - image.shape[1])
         if any(beyond):

@@ -11,7 +11,7 @@ from fcnseg.models.optimised import OptimisedFCN, optimise
 from fcnseg.models.registry import create_model
 from fcnseg.models.spec import ModelSpec
 from fcnseg.models.summary import summarise
-from fcnseg.models.upsampling import likeliest, resample, resampled_rows
+from fcnseg.models.upsampling import at_own_sizes, likeliest, resample, resampled_rows, segmented
 from fcnseg.models.weights import LoadReport, load_caffe_weights, load_weights
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "LoadReport",
     "ModelSpec",
     "OptimisedFCN",
+    "at_own_sizes",
     "build",
     "create_model",
     "describe_weights",
@@ -33,5 +34,6 @@ __all__ = [
     "read_caffemodel",
     "resample",
     "resampled_rows",
+    "segmented",
     "summarise",
 ]

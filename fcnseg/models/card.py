@@ -97,12 +97,17 @@ def _how_prepared(architecture: Mapping[str, Any]) -> str:
     mean, std = (", ".join(f"{v:g}" for v in architecture[key]) for key in ("mean", "std"))
     lines = [
         f"- channels: {architecture['in_channels']}",
-        f"- size: resized to {size[0]} x {size[1]} (height x width)" if size else "- size: their own",
+        f"- size: {_how_resized(architecture)} {size[0]} x {size[1]} (height x width)" if size else "- size: their own",
         f"- values: minus {mean}, divided by {std}, on the scale of the file (0 to 255 for 8 bits)",
     ]
     if architecture["channel_order"] == "bgr":
         lines.insert(1, "- order: blue, green, red inside the network; images are given as RGB")
     return "\n".join([*lines, "", "The predictor does this by itself."])
+
+
+def _how_resized(architecture: Mapping[str, Any]) -> str:
+    keeps = architecture.get("resize") == "keep"
+    return "scaled to fit, their aspect ratio kept, and padded at their end to" if keeps else "resized to"
 
 
 def _scores(scores: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from fcnseg.models.saving import Storable
 from fcnseg.models.spec import ModelSpec
 from fcnseg.models.surroundings import Surroundings
 from fcnseg.models.tracing import trace_network
-from fcnseg.models.upsampling import likeliest, resample, sources, upsampled
+from fcnseg.models.upsampling import segmented, sources, upsampled
 
 
 @dataclass(frozen=True)
@@ -305,14 +305,24 @@ class FCN(nn.Module, Storable):
         """(N, C, h, w) images in file values to (N, H, W) int64 masks at `size` = (H, W), as `segment_each`."""
         return torch.stack(self.segment_each(images, [size] * len(images)))
 
-    def segment_each(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    def segment_each(
+        self,
+        images: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        shown: Sequence[tuple[int, int]] | None = None,
+    ) -> list[Tensor]:
         """(N, C, h, w) images in file values to N int64 masks, each of its own size (H, W).
 
         Logits are resampled before the likeliest class is taken, so that a mask at an image's own size
-        has smooth outlines. Evaluation and prediction both come through here.
+        has smooth outlines.
+
+        Args:
+            images: of one size.
+            sizes: of the masks.
+            shown: the (height, width) of the beginning of each image that its mask is of; what follows is padding.
+                All of each by default.
         """
-        logits = self.logits(images).split(1)  # at full size one after the other: together they may be gigabytes
-        return [likeliest(resample(one, size))[0] for one, size in zip(logits, sizes, strict=True)]
+        return segmented(self.logits(images), sizes, shown)
 
     def logits(self, images: Tensor) -> Tensor:
         """(N, C, h, w) images in file values to (N, num_classes, h, w) logits.

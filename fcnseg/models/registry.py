@@ -29,6 +29,7 @@ def create_model(
     image_type: str = "uint8",
     scaling: str | None = None,
     input_size: Sequence[int] | None = None,
+    resize: str = "keep",
     label_space: Mapping[str, Any] | None = None,
 ) -> FCN:
     """Build an FCN by name.
@@ -53,6 +54,7 @@ def create_model(
         channel_order: "rgb", or "bgr" where the network sees blue first, as Caffe's do.
         image_type, scaling: the values that images come in, see `ModelSpec`; datasets know them.
         input_size: (height, width) that images are resized to before the model; None keeps their size.
+        resize: how they come to it, "keep" or "stretch", see `ModelSpec`; data tell it, as they tell the size.
         label_space: `LabelSpace.to_dict()`, kept with the weights.
 
     Returns:
@@ -64,7 +66,8 @@ def create_model(
     if weights == "demo":  # a narrow network: take its width, and how it sees images, where nothing else is said
         demo = json.loads((DEMO / "config.json").read_text())["architecture"]
         width = demo["width"] if width == 1 else width
-        input_size = input_size or demo["input_size"]
+        if input_size is None:
+            input_size, resize = demo["input_size"], demo.get("resize", "stretch")
         label_space = label_space or (demo["label_space"] if num_classes == demo["num_classes"] else None)
     spec: dict[str, Any] = {
         "name": name,
@@ -81,6 +84,7 @@ def create_model(
         "image_type": image_type,
         "scaling": scaling,
         "input_size": input_size,
+        "resize": resize,
         "label_space": label_space,
     }
     model = build(ModelSpec(**spec))

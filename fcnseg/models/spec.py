@@ -6,6 +6,7 @@ from math import isfinite
 from typing import Any
 
 from fcnseg.errors import InputError
+from fcnseg.geometry import require_resize, shown_size
 
 PADDINGS = ("same", "caffe")
 IMAGE_TYPES = ("uint8", "uint16", "float32")
@@ -48,6 +49,9 @@ class ModelSpec:
         image_type: the values of images, after scaling: "uint8", "uint16" or "float32".
         scaling: a logarithmic scale that images are brought to before all else, see `fcnseg.data.transforms`.
         input_size: (height, width) that images are resized to before the model; None keeps their size.
+        resize: how they come to it: "keep" scales them to fit into it and pads the rest, "stretch" scales them to it
+            along either axis, as all models before there was a choice. See `fcnseg.geometry.shown_size`. Without an
+            input size it says nothing, and is kept as "stretch".
         label_space: `LabelSpace.to_dict()` of the classes, or None.
 
     Raises:
@@ -68,6 +72,7 @@ class ModelSpec:
     image_type: str = "uint8"
     scaling: str | None = None
     input_size: tuple[int, int] | None = None
+    resize: str = "stretch"
     label_space: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -76,6 +81,7 @@ class ModelSpec:
             "mean": _per_channel("mean", self.mean, IMAGENET_MEAN, self.in_channels),
             "std": _per_channel("std", self.std, IMAGENET_STD, self.in_channels),
             "input_size": _size(self.input_size),
+            "resize": self.resize if self.input_size is not None else "stretch",
             "label_space": dict(self.label_space) if self.label_space else None,
         }
         for name, value in values.items():
@@ -101,6 +107,11 @@ class ModelSpec:
             raise InputError(f"channel_order={order}: expected rgb, or bgr with in_channels=3")
         if self.image_type not in IMAGE_TYPES:
             raise InputError(f"image_type={self.image_type}: expected one of {', '.join(IMAGE_TYPES)}")
+        require_resize(self.resize, choices=("keep", "stretch"))
+
+    def shown_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) at which the network is shown an image of `size`; the rest of its input is padding."""
+        return shown_size(size, self.input_size, self.resize)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON and for checkpoints that load without executing code."""

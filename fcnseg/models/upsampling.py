@@ -1,6 +1,6 @@
 """Bilinear upsampling of scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,6 +103,32 @@ def resample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     if logits.shape[-2:] == tuple(size):
         return logits
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def at_own_sizes(
+    logits: Tensor, sizes: Sequence[tuple[int, int]], shown: Sequence[tuple[int, int]] | None = None
+) -> Iterator[Tensor]:
+    """(N, C, h, w) logits as (1, C, H, W) for each size (H, W), one after the other: together they may be gigabytes.
+
+    Args:
+        logits: of images that may be padded.
+        sizes: of what the images show.
+        shown: the (height, width) of the beginning of each that shows it; all of each by default.
+    """
+    whole = (logits.shape[-2], logits.shape[-1])
+    for one, size, (height, width) in zip(logits.split(1), sizes, shown or [whole] * len(logits), strict=True):
+        yield resample(one[..., :height, :width], size)
+
+
+def segmented(
+    logits: Tensor, sizes: Sequence[tuple[int, int]], shown: Sequence[tuple[int, int]] | None = None
+) -> list[Tensor]:
+    """(N, C, h, w) logits to N int64 masks of the sizes (H, W), by the likeliest class at that size.
+
+    Args:
+        sizes, shown: see `at_own_sizes`.
+    """
+    return [likeliest(one)[0] for one in at_own_sizes(logits, sizes, shown)]
 
 
 def resampled_rows(

@@ -16,6 +16,7 @@ from fcnseg.errors import InputError
 from fcnseg.inference.device import fast_precision
 from fcnseg.models import FCN
 from fcnseg.models.backbones import Chain
+from fcnseg.models.spec import ModelSpec
 from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import AtomicCheckpointIO
 from fcnseg.training.losses import SegmentationLoss
@@ -51,6 +52,15 @@ def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
                 _keep(arguments, config.data.domains)
     arguments._set_parent(config)
     return instantiate(arguments, _convert_="all")
+
+
+def resize_as(config: DictConfig, spec: ModelSpec) -> None:
+    """Let `config.data` prepare images as a trained network saw them."""
+    with open_dict(config):
+        if spec.input_size is None:
+            config.data.resize = "native"
+        else:
+            config.data.update(size=list(spec.input_size), resize=spec.resize)
 
 
 def leave_out_roots(config: DictConfig) -> None:
@@ -106,7 +116,8 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
         config.model,
         **facts,
         num_classes=space.num_classes,
-        input_size=data.size,
+        input_size=data.input_size,
+        resize="stretch" if data.resize == "stretch" else "keep",
         label_space=space.to_dict(),
         _convert_="all",
     )

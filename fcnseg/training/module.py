@@ -16,7 +16,7 @@ from fcnseg.evaluation.confusion import ConfusionMatrix, confusion_matrices
 from fcnseg.evaluation.evaluator import UNLABELLED, Evaluation
 from fcnseg.evaluation.metrics import Scores, scores, to_dict
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
-from fcnseg.models import FCN, likeliest, resample
+from fcnseg.models import FCN, at_own_sizes, likeliest
 from fcnseg.models.recomputing import frozen_statistics
 from fcnseg.training.losses import CrossEntropy, SegmentationLoss
 from fcnseg.training.optimisation import default_of, parameter_groups
@@ -85,7 +85,7 @@ class SegmentationModule(LightningModule):
         self._evaluated_after = -1
         self.seed = 0
         self._accumulated: list[Tensor] = []  # weights of the batches since the last step of the optimiser
-        self._accumulated_pixels = 1
+        self._accumulated_pixels = 1.0
         self._validation_loss = torch.zeros(2, dtype=torch.float64)
         self._validated: list[tuple[int, str, np.ndarray]] = []
 
@@ -141,7 +141,9 @@ class SegmentationModule(LightningModule):
         if self.trainer.accumulate_grad_batches == 1:
             return total * processes / weight, whole / weight
         if not self._accumulated:
-            self._accumulated_pixels = mask[0].numel()  # any number will do, the same for all of the batches
+            # Any number will do, the same for all of the batches and in all of the processes, whose images may differ.
+            pixels_each = torch.tensor(float(mask[0].numel()), dtype=torch.float64, device=mask.device)
+            self._accumulated_pixels = float(all_reduce_sum(pixels_each)) / processes
         self._accumulated.append(weight)
         return total * processes / self._accumulated_pixels, whole / weight
 
@@ -188,8 +190,9 @@ class SegmentationModule(LightningModule):
         loss = self.loss.mean if isinstance(self.loss, SegmentationLoss) else self.loss
         predictions, masks = [], batch["mask"]
         with torch.autocast(self.device.type, enabled=False):
-            for one, mask in zip(self.model.logits(batch["image"]).split(1), masks, strict=True):
-                full = resample(one, mask.shape)
+            logits = self.model.logits(batch["image"])
+            own = at_own_sizes(logits, [mask.shape for mask in masks], batch.get("shown"))
+            for full, mask in zip(own, masks, strict=True):
                 predictions.append(likeliest(full)[0])
                 labelled = (mask != IGNORE_INDEX).any()
                 self._validation_loss += torch.stack([loss(full, mask[None]) * labelled, labelled])

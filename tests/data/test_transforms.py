@@ -55,6 +55,43 @@ def test_enlarging_is_bilinear_between_pixel_centres() -> None:
     assert np.abs(resized - expected[0].permute(1, 2, 0).numpy()).max() < 1
 
 
+def weights(samples: int, to: int) -> np.ndarray:
+    """(to, samples) of what each sample of an axis gives: by the overlap of areas, or bilinear between centres."""
+    edges = np.arange(to + 1) * samples / to
+    if to < samples:
+        pixels = np.arange(samples)
+        overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+        return overlap.clip(0) * to / samples
+    centres = ((edges[:-1] + edges[1:]) / 2 - 0.5).clip(0, samples - 1)
+    return (1 - np.abs(centres[:, None] - np.arange(samples))).clip(0)
+
+
+@pytest.mark.parametrize("size", [(16, 72), (16, 200), (61, 53), (200, 16)])
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_each_axis_has_its_own_filter_where_one_shrinks_and_the_other_grows(
+    size: tuple[int, int], channels: int
+) -> None:
+    """Averages down and interpolates across; of noise, as much variance is left as the squares of the weights say."""
+    image = noise(48, 64, channels)
+    down, across = weights(48, size[0]), weights(64, size[1])
+    resized = resize_image(image, size)
+    assert np.abs(resized - np.einsum("ih,hwc,jw->ijc", down, image, across)).max() <= 1.3  # two roundings
+    left = np.outer((down**2).sum(axis=1), (across**2).sum(axis=1)).mean() * image.astype(float).var()
+    assert resized.astype(float).var() == pytest.approx(left, rel=0.15)
+
+
+@pytest.mark.parametrize("size", [(16, 150), (150, 16), (20, 20), (150, 200)])
+def test_a_spot_stays_where_it_was(size: tuple[int, int]) -> None:
+    """Its centroid, in shares of the image, to a hundredth of a source pixel."""
+    rows, columns = np.mgrid[:60, :80] + 0.5
+    spot = np.exp(-((rows - 23.3) ** 2 + (columns - 51.6) ** 2) / (2 * 5.0**2)).astype(np.float32)[..., None]
+    resized = resize_image(spot, size)[..., 0].astype(float)
+    for axis, (place, length) in enumerate(((23.3, 60), (51.6, 80))):
+        profile = resized.sum(axis=1 - axis)
+        centroid = profile @ (np.arange(len(profile)) + 0.5) / profile.sum() / len(profile) * length
+        assert centroid == pytest.approx(place, abs=0.01)
+
+
 def test_an_image_of_the_right_size_or_without_a_size_is_not_touched() -> None:
     image = noise(9, 12, 3)
     assert resize_image(image, None) is image
@@ -359,7 +396,7 @@ def configured(transforms: int = 4) -> TorchvisionPipeline:
     """The first transforms of `data/augment=torchvision`, at the size of these tests."""
     augment = OmegaConf.load(config_folder() / "data" / "augment" / "torchvision.yaml")
     augment.transforms = augment.transforms[:transforms]
-    config = OmegaConf.create({"data": {"size": list(SIZE), "augment": augment}})
+    config = OmegaConf.create({"data": {"size": list(SIZE), "resize": "keep", "augment": augment}})
     return instantiate(config.data.augment, _convert_="all")
 
 

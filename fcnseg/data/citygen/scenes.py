@@ -19,9 +19,12 @@ from fcnseg.labels import STREET11, LabelSpace
 LOOKS = ("synthetic", "real", "photo")
 """The looks a scene can have."""
 
+SIZE = (180, 240)
+"""Height and width of scenes where nothing else is said."""
+
 
 def render_scene(
-    seed: int, index: int, size: tuple[int, int] = (180, 240), look: str = "synthetic"
+    seed: int, index: int, size: tuple[int, int] = SIZE, look: str = "synthetic"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Render one street scene; the same arguments give the same bytes in every process.
 
@@ -69,7 +72,7 @@ class CityScenes:
         length: number of scenes.
         seed: different seeds give different scenes.
         look: one of `LOOKS`.
-        size: height and width of the pictures.
+        size: height and width of the pictures; None: 180 and 240.
 
     Raises:
         InputError: for an unknown look, a size that is not positive, or a negative seed or length.
@@ -77,7 +80,10 @@ class CityScenes:
 
     label_space: LabelSpace = STREET11
 
-    def __init__(self, length: int, seed: int = 0, look: str = "synthetic", size: tuple[int, int] = (180, 240)) -> None:
+    def __init__(
+        self, length: int, seed: int = 0, look: str = "synthetic", size: tuple[int, int] | None = SIZE
+    ) -> None:
+        size = size or SIZE
         _check(seed, size, look)
         if length < 0:
             raise InputError(f"length {length} of a set of street scenes is negative")

@@ -26,6 +26,7 @@ from fcnseg.data.resizing import resize_image, resize_mask
 from fcnseg.data.storage.cache import checksum, pieces
 from fcnseg.data.storage.fingerprint import identity
 from fcnseg.errors import InputError
+from fcnseg.geometry import require_resize, shown_size
 from fcnseg.labels import LabelSpace
 
 MANIFEST = "dataset.json"
@@ -40,6 +41,8 @@ class Packing:
 
     Attributes:
         size: (height, width) that samples are resized to; their own by default.
+        resize: how they come to it, one of `RESIZES`. With "keep" they fit into it, without padding, which training
+            adds where it needs it.
         jpeg_quality: 1 to 100 for images as JPEG, which is smaller and not lossless; pixels as they are by default,
             which is what reads fastest.
 
@@ -49,6 +52,7 @@ class Packing:
 
     size: tuple[int, int] | None = None
     jpeg_quality: int | None = None
+    resize: str = "keep"
 
     def __post_init__(self) -> None:
         if self.size is not None:
@@ -59,11 +63,16 @@ class Packing:
         quality = self.jpeg_quality
         if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):
             raise InputError(f"jpeg_quality={quality!r}: expected a whole number from 1 to 100")
+        require_resize(self.resize)
 
     def resized(self, image: np.ndarray, mask: np.ndarray, name: str) -> Sample:
-        return (
-            (resize_image(image, self.size), resize_mask(mask, self.size), name) if self.size else (image, mask, name)
-        )
+        size = shown_size((mask.shape[0], mask.shape[1]), self.size, self.resize)
+        return resize_image(image, size), resize_mask(mask, size), name
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values for JSON: what samples depend on."""
+        named = asdict(self) if self.size else {"size": None, "jpeg_quality": self.jpeg_quality}
+        return json.loads(json.dumps(named))
 
     def encode(self, sample: Sample) -> dict[str, Any]:
         """A sample as litdata stores it: arrays, of one axis where they are the bytes of a JPEG and a PNG file."""
@@ -271,7 +280,7 @@ def pack(
         "version": VERSION,
         "train": list(train),
         "sources": {part: identity(dataset)[1] for part, dataset in datasets.items()},
-        **json.loads(json.dumps(asdict(packing))),
+        **packing.settings(),
     }
     with _alone(folder):
         if _begun(folder, plan):

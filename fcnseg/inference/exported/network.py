@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fcnseg.errors import InputError
 from fcnseg.inference.device import default_device
-from fcnseg.models import likeliest, resample
+from fcnseg.models import segmented
 from fcnseg.models.spec import ModelSpec
 
 KEY = "fcnseg"
@@ -75,10 +75,14 @@ class Exported(ABC):
             return found.float()
         return torch.nn.functional.one_hot(found.long(), self.spec.num_classes).permute(0, 3, 1, 2).float()
 
-    def segment_each(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    def segment_each(
+        self,
+        images: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        shown: Sequence[tuple[int, int]] | None = None,
+    ) -> list[Tensor]:
         """(N, C, h, w) images in file values to N int64 masks, each of its own size (H, W), as `FCN.segment_each`."""
-        logits = self.logits(images).split(1)
-        return [likeliest(resample(one, size))[0] for one, size in zip(logits, sizes, strict=True)]
+        return segmented(self.logits(images), sizes, shown)
 
     def tiling(self) -> dict[str, int] | None:
         """As `FCN.tiling` of the network that it was made of."""

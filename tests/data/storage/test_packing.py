@@ -97,12 +97,19 @@ def test_images_of_any_type_and_size(tmp_path: Path, small_shards: None, dtype: 
         assert ours[index][2] == name
 
 
-def test_samples_can_be_resized_once_and_for_all(camvid: Path, tmp_path: Path) -> None:
-    write_pack({}, CamVid(camvid, "val"), tmp_path / "packed", Packing(size=(24, 20)))
+@pytest.mark.parametrize(("resize", "size"), [("keep", (15, 20)), ("stretch", (24, 20)), ("native", (48, 64))])
+def test_samples_can_be_resized_once_and_for_all(
+    camvid: Path, tmp_path: Path, resize: str, size: tuple[int, int]
+) -> None:
+    """Images of 48x64 by the policy's name, without the padding of a batch."""
+    write_pack({}, CamVid(camvid, "val"), tmp_path / "packed", Packing(size=(24, 20), resize=resize))
     ours, theirs = Packed(tmp_path / "packed/val"), CamVid(camvid, "val")
     for index in range(4):
-        assert np.array_equal(ours[index][0], resize_image(theirs[index][0], (24, 20)))
-        assert np.array_equal(ours[index][1], resize_mask(theirs[index][1], (24, 20)))
+        assert np.array_equal(ours[index][0], resize_image(theirs[index][0], size))
+        assert np.array_equal(ours[index][1], resize_mask(theirs[index][1], size))
+    other = Packing(size=(24, 20), resize="stretch" if resize == "keep" else "keep")
+    with pytest.raises(InputError, match="holds other data or settings"):
+        write_pack({}, CamVid(camvid, "val"), tmp_path / "packed", other)
 
 
 def test_jpeg_images_are_close_and_small_and_masks_exact(camvid: Path, tmp_path: Path) -> None:
