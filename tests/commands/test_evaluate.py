@@ -3,10 +3,14 @@
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from fcnseg.models import create_model
+from fcnseg.labels import STREET11
+from fcnseg.models import create_model, from_pretrained
 
 
 @pytest.fixture
@@ -56,3 +60,27 @@ def test_calibration_is_told_drawn_and_written(evaluate, capsys):
     known = json.loads(Path("scores/metrics.json").read_text())["calibration"]
     assert known == {key: value for key, value in told.items() if not key.startswith("bins")}
     assert Path("scores/reliability.png").is_file()
+
+
+@pytest.mark.parametrize(("resize", "shown"), [("keep", (24, 32)), ("stretch", (24, 64))])
+def test_images_are_resized_as_the_model_tells_and_scored_where_they_are(evaluate, camvid, resize, shown):
+    """Images of 48x64 for an input of 24x64, whatever data.size and data.resize say; OpenCV shrinks them here."""
+    space = STREET11.to_dict()
+    assert evaluate(num_classes=11, input_size=(24, 64), resize=resize, label_space=space) == 0
+    model, matrix = from_pretrained("model"), np.zeros((11, 11), int)
+    for path in sorted((camvid / "val").iterdir()):
+        image = np.asarray(Image.open(path).convert("RGB"))
+        seen = cv2.resize(image, (64, 24), interpolation=cv2.INTER_AREA)
+        if resize == "keep":
+            small = cv2.resize(image, shown[::-1], interpolation=cv2.INTER_AREA)
+            seen = np.pad(small, ((0, 0), (0, 32), (0, 0)), mode="edge")
+        with torch.inference_mode():
+            logits = model(model.normalise(torch.from_numpy(seen).permute(2, 0, 1)[None]))[..., : shown[1]]
+        full = torch.nn.functional.interpolate(logits, size=(48, 64), mode="bilinear")
+        label = np.asarray(Image.open(camvid / "valannot" / path.name))
+        labelled = label < 11
+        np.add.at(matrix, (label[labelled], full.argmax(dim=1)[0].numpy()[labelled]), 1)
+    with np.load("scores/confusions.npz") as file:
+        found = file["matrices"].sum(axis=0)
+    assert found.sum() == matrix.sum()
+    assert np.abs(found - matrix).sum() <= 2e-3 * matrix.sum()  # of ties, and of convolutions that are fused

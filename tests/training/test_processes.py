@@ -2,6 +2,7 @@
 
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ import torch.multiprocessing
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fcnseg import create_model
 from fcnseg.models.dropout import SampleDropout
+from fcnseg.training import SegmentationModule
+from fcnseg.training.losses import CrossEntropy
 from fcnseg.training.processes import batch_norm, count_processes, synchronised_statistics
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "same_training.py"
@@ -85,6 +89,47 @@ def test_one_process_computes_with_torchs_own() -> None:
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)
     assert torch.equal(found[0], layer(values))
+
+
+# Images of several sizes
+
+BATCHES = (((5, 7), (40, 30)), ((20, 9), (3, 4)))
+"""(height, width) of the one image that each of two processes has in each of two batches."""
+
+
+def masks() -> list[list[Tensor]]:
+    random = torch.Generator().manual_seed(0)
+    return [[torch.randint(3, (1, *size), generator=random) for size in batch] for batch in BATCHES]
+
+
+def logits_of(bias: Tensor, mask: Tensor) -> Tensor:
+    return bias.view(1, 3, 1, 1).expand(1, 3, *mask.shape[-2:])
+
+
+def accumulated(rank: int, folder: Path) -> None:
+    """One process's part of a step over both batches; its gradient is averaged as DDP does."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    module = SegmentationModule(create_model("fcn32s_alexnet", num_classes=3, width=0.05))
+    module._trainer = SimpleNamespace(accumulate_grad_batches=2)
+    bias = module.bias = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    for batch in masks():
+        loss, _ = module._over_all_processes(CrossEntropy(), logits_of(bias, batch[rank]), batch[rank], None)
+        (loss / 2).backward()  # Lightning divides by the number of batches
+    dist.all_reduce(bias.grad)
+    bias.grad /= 2
+    module.on_before_optimizer_step(None)
+    torch.save(bias.grad, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_gradients_accumulated_over_images_of_several_sizes_are_those_of_one_mean(tmp_path: Path) -> None:
+    torch.multiprocessing.start_processes(accumulated, (tmp_path,), nprocs=2, start_method="fork")
+    bias = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    pairs = [(logits_of(bias, mask).flatten(2), mask.flatten(1)) for batch in masks() for mask in batch]
+    logits, labels = torch.cat([logits for logits, _ in pairs], 2), torch.cat([labels for _, labels in pairs], 1)
+    (expected,) = torch.autograd.grad(F.cross_entropy(logits, labels), bias)
+    for rank in (0, 1):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), expected)
 
 
 # Dropout
