@@ -14,7 +14,7 @@ from fcnseg.cores import available_cores
 from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler, SampleRef
 from fcnseg.data.dataset import SegmentationDataset, read_mask
 from fcnseg.data.resizing import resize_image
-from fcnseg.data.statistics import channel_statistics
+from fcnseg.data.statistics import normalisation
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
 from fcnseg.data.transforms import Augment, resize_pipeline
 from fcnseg.errors import InputError
@@ -191,10 +191,13 @@ class SegmentationData(LightningDataModule):
             for key, value in others.items():
                 if value != facts[key]:
                     raise InputError(f"images of {name!r} have {key}={value}, those of {first!r} {facts[key]}")
-        if facts != {"in_channels": 3, "image_type": "uint8", "scaling": None}:
-            source = self.train.get(first, self.val)
-            told = getattr(source, "mean", None), getattr(source, "std", None)
-            facts["mean"], facts["std"] = told if None not in told else channel_statistics(source)
+        source: Any = self.train.get(first, self.val)
+        clip = getattr(source, "clip", None)
+        if clip is not None or facts != {"in_channels": 3, "image_type": "uint8", "scaling": None}:
+            told = hasattr(source, "mean") and hasattr(source, "std")
+            found_or_told = source if told else normalisation(source)
+            facts |= {"mean": found_or_told.mean, "std": found_or_told.std}
+            facts |= {} if clip is None else {"clip": clip}
         return facts
 
     def setup(self, stage: str | None = None) -> None:

@@ -15,9 +15,10 @@ from fcnseg.labels import LabelSpace
 Sample = tuple[np.ndarray, np.ndarray, str]
 """(H, W, C) image, (H, W) uint8 mask, name."""
 
-TOLD = ("scaling", "mean", "std", "mapping")
-"""What a dataset may tell of itself: a logarithmic scale that its images are brought to; mean and standard deviation
-of each channel, in image values; and which class of its files became which of its own."""
+TOLD = ("scaling", "mean", "std", "clip", "mapping")
+"""What a dataset may tell of itself: a scale that its images are brought to; mean and standard deviation of each
+channel, in image values, and where normalised values are cut off; and which class of its files became which of its
+own."""
 
 
 class SegmentationDataset(Protocol):

@@ -63,12 +63,22 @@ class Colours(A.ColorJitter):
         if img.dtype == np.uint8 and img.shape[2:] == (3,):
             return super().apply(img, **params)
         gain, offset = params["contrast"], params["brightness"] - 1
-        mean = img.mean(axis=(0, 1), dtype=np.float64)
-        shift = mean * (1 - gain) + offset * img.std(axis=(0, 1), dtype=np.float64)
+        mean, std = _moments(img)
+        shift = mean * (1 - gain) + offset * std
         values = img * np.float32(gain) + shift.astype(np.float32)
         if img.dtype.kind == "f":
             return values
         return np.rint(values).clip(0, np.iinfo(img.dtype).max).astype(img.dtype)
+
+
+def _moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(C,) mean and standard deviation of an (H, W, C) image over what is known of it; 0 where nothing is."""
+    if image.dtype.kind != "f" or not (absent := np.isnan(image)).any():
+        return image.mean(axis=(0, 1), dtype=np.float64), image.std(axis=(0, 1), dtype=np.float64)
+    count = np.maximum((~absent).sum(axis=(0, 1)), 1)
+    mean = np.where(absent, 0, image).sum(axis=(0, 1), dtype=np.float64) / count
+    squares = np.where(absent, 0, image - mean) ** 2
+    return mean, np.sqrt(squares.sum(axis=(0, 1), dtype=np.float64) / count)
 
 
 class Pipeline:

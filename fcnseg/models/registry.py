@@ -28,6 +28,7 @@ def create_model(
     channel_order: str = "rgb",
     image_type: str = "uint8",
     scaling: str | None = None,
+    clip: float | None = None,
     input_size: Sequence[int] | None = None,
     label_space: Mapping[str, Any] | None = None,
 ) -> FCN:
@@ -52,6 +53,7 @@ def create_model(
             known, or ImageNet's for three channels and their averages otherwise.
         channel_order: "rgb", or "bgr" where the network sees blue first, as Caffe's do.
         image_type, scaling: the values that images come in, see `ModelSpec`; datasets know them.
+        clip: greatest absolute value of a normalised image, see `ModelSpec`.
         input_size: (height, width) that images are resized to before the model; None keeps their size.
         label_space: `LabelSpace.to_dict()`, kept with the weights.
 
@@ -80,6 +82,7 @@ def create_model(
         "channel_order": channel_order,
         "image_type": image_type,
         "scaling": scaling,
+        "clip": clip,
         "input_size": input_size,
         "label_space": label_space,
     }

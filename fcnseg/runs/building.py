@@ -101,7 +101,7 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
     if config.model.in_channels not in (3, facts["in_channels"]):  # 3 unless set
         raise InputError(f"model.in_channels={config.model.in_channels}: the images have {facts['in_channels']}")
     if config.model.mean is not None or config.model.std is not None:
-        facts = {key: value for key, value in facts.items() if key not in ("mean", "std")}
+        facts = {key: value for key, value in facts.items() if key not in ("mean", "std", "clip")}
     model: FCN = instantiate(
         config.model,
         **facts,
