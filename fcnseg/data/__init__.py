@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fcnseg.data.datasets.pairs import PairedFiles, PairedFolder
     from fcnseg.data.datasets.synthia import SynthiaRand, SynthiaRandCityscapes, SynthiaSeqs
     from fcnseg.data.datasets.voc import Sbd, Voc
+    from fcnseg.data.datasets.windows import Windows
     from fcnseg.data.storage.packing import Packed
     from fcnseg.label_spaces import LABEL_SPACES
     from fcnseg.labels import IGNORE_INDEX, STREET11, LabelSpace
@@ -43,6 +44,7 @@ _HOMES = {
     "SynthiaRandCityscapes": "fcnseg.data.datasets.synthia",
     "SynthiaSeqs": "fcnseg.data.datasets.synthia",
     "Voc": "fcnseg.data.datasets.voc",
+    "Windows": "fcnseg.data.datasets.windows",
     "camvid32_as_street11": "fcnseg.data.datasets.camvid",
     "write_synthia": "fcnseg.data.citygen",
 }
@@ -71,6 +73,7 @@ __all__ = [
     "SynthiaRandCityscapes",
     "SynthiaSeqs",
     "Voc",
+    "Windows",
     "camvid32_as_street11",
     "write_synthia",
 ]

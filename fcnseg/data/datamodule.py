@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from fcnseg.cores import available_cores
 from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler, SampleRef
-from fcnseg.data.dataset import SegmentationDataset, read_mask
+from fcnseg.data.dataset import SegmentationDataset, drawn, read_mask
 from fcnseg.data.resizing import resize_image
 from fcnseg.data.statistics import normalisation
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
@@ -31,7 +31,7 @@ class _Training(Dataset):
         self.domains, self.augment, self.seed = domains, augment, seed
 
     def __getitem__(self, ref: SampleRef) -> dict[str, Any]:
-        image, mask, _ = self.domains[ref.domain][ref.index]
+        image, mask, _ = drawn(self.domains[ref.domain], ref.index, (self.seed, ref.domain, ref.count, 1))
         seed = np.random.SeedSequence([self.seed, ref.domain, ref.count]).generate_state(1)[0]
         image, mask = self.augment(image, mask, int(seed))
         return {"image": _to_tensor(image), "mask": _to_indices(mask), "domain": ref.domain}
@@ -158,6 +158,8 @@ class SegmentationData(LightningDataModule):
             raise InputError(f"size {list(size)}: expected [height, width] in pixels")
         if train and size is None and augment is None:
             raise InputError("size: expected [height, width], which training batches need")
+        if cache != "none" and any(getattr(dataset, "drawn", False) for dataset in train.values()):
+            raise InputError(f"cache={cache}: windows are drawn anew each time; expected cache=none")
         spaces = {name: dataset.label_space for name, dataset in (*train.items(), ("val", val))}
         self.label_space = val.label_space
         for name, space in spaces.items():

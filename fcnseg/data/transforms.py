@@ -127,14 +127,51 @@ def street_pipeline(
             A.PadIfNeeded(size[0], size[1], border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE_INDEX),
             A.RandomCrop(size[0], size[1]),
             HorizontalFlip(p=flip),
-            Colours(
-                brightness=(1 - brightness, 1 + brightness),
-                contrast=(1 - contrast, 1 + contrast),
-                saturation=(1 - saturation, 1 + saturation),
-                hue=(-hue, hue),
-                p=colour,
-            ),
+            _colours(colour, brightness, contrast, saturation, hue),
         ]
+    )
+
+
+class Turn(A.DualTransform):
+    """One of the eight ways to lay a square on itself; of what is not square, one of four that keep its sides."""
+
+    def get_params(self) -> dict[str, Any]:
+        return {"way": self.py_random.randrange(8)}
+
+    def apply(self, img: np.ndarray, *, way: int, **params: Any) -> np.ndarray:
+        quarters, mirrored = way % 4, way >= 4
+        if img.shape[0] != img.shape[1]:
+            quarters = quarters // 2 * 2
+        return np.ascontiguousarray(np.rot90(img[:, ::-1] if mirrored else img, quarters))
+
+    def apply_to_mask(self, mask: np.ndarray, *, way: int, **params: Any) -> np.ndarray:
+        return self.apply(mask, way=way)
+
+
+def window_pipeline(
+    turn: float = 1.0,
+    colour: float = 0.8,
+    brightness: float = 0.2,
+    contrast: float = 0.2,
+    saturation: float = 0.2,
+    hue: float = 0.02,
+) -> Pipeline:
+    """Turns and mirror images, and colours, of windows that stay in their resolution, as seen from above or inside.
+
+    Args:
+        turn: probability of one of the eight ways to lay a window on itself, see `Turn`.
+        colour, brightness, contrast, saturation, hue: as in `street_pipeline`.
+    """
+    return Pipeline([Turn(p=turn), _colours(colour, brightness, contrast, saturation, hue)])
+
+
+def _colours(p: float, brightness: float, contrast: float, saturation: float, hue: float) -> Colours:
+    return Colours(
+        brightness=(1 - brightness, 1 + brightness),
+        contrast=(1 - contrast, 1 + contrast),
+        saturation=(1 - saturation, 1 + saturation),
+        hue=(-hue, hue),
+        p=p,
     )
 
 

@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 
 from fcnseg.data.files.images import is_turned, read_image
-from fcnseg.data.files.rasters import bands_of, damage_named, import_rasterio, read_bands
+from fcnseg.data.files.rasters import (
+    WINDOWED,
+    bands_of,
+    damage_named,
+    import_rasterio,
+    read_bands,
+    require_small_blocks,
+)
 from fcnseg.errors import InputError
 from fcnseg.inference.georeference import Georeference
 from fcnseg.models.spec import ModelSpec
-
-WINDOWED = {"GTiff", "PNG", "JPEG"}
-"""Formats that rasterio reads by rows; files of others are decoded as a whole."""
 
 CACHE = 64 * 2**20
 """Bytes that GDAL keeps of what it has decoded, at least; a row of the file's blocks has to fit."""
@@ -146,15 +150,9 @@ def _raster_scene(path: Path, spec: ModelSpec, memory: int, stack: ExitStack) ->
             return None  # `read_image` says what is wrong with it
     if raster.driver not in WINDOWED or raster.tags().get("EXIF_Orientation", "1") != "1":
         return None
-    block = max(rows * columns for rows, columns in raster.block_shapes)
+    require_small_blocks(raster, path, memory // 4)
     row_of_blocks = max(rows for rows, _ in raster.block_shapes) * raster.width
     bytes_per_pixel = raster.count * np.dtype(raster.dtypes[0]).itemsize
-    if block * bytes_per_pixel > memory // 4:
-        shape = "x".join(map(str, raster.block_shapes[0]))
-        raise InputError(
-            f"{path}: is stored in blocks of {shape} pixels, which take more than a quarter of memory; "
-            "tiles can be read: gdal_translate -co TILED=YES"
-        )
     cache = min(max(CACHE, 2 * row_of_blocks * bytes_per_pixel), memory // 4)
     stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache))
     bands, colours = bands_of(raster, spec.in_channels, path)

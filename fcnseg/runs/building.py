@@ -21,7 +21,7 @@ from fcnseg.training.checkpoints import AtomicCheckpointIO
 from fcnseg.training.losses import SegmentationLoss
 from fcnseg.training.precision import check_precision, use_tf32
 
-KEYS = ("root", "packed", "parts", "domains")
+KEYS = ("root", "packed", "parts", "domains", "window", "border", "overlap", "reading")
 """What of `config.data` says how to build it, and is no argument of `SegmentationData`."""
 
 OURS = ("checkpoint_activations", "compile", "tf32")

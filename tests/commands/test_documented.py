@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from large_raster_training import write_rasters
 from PIL import Image
 from rasterio.transform import from_origin
 
@@ -124,6 +125,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     size = {"height": image.shape[0], "width": image.shape[1], "count": 3, "dtype": "uint8"}
     with rasterio.open(folder / "scene.tif", "w", driver="GTiff", **size, **ground) as scene:
         scene.write(np.moveaxis(image, 2, 0))
+    write_rasters(folder / "PATH", 64)
     write_video(folder / "drive.mp4", [image] * 3, 10)
     labels = sorted((folder / "PATH/trainannot").iterdir())
     (folder / "classes.txt").write_text("\n".join([*STREET11.classes, "unlabelled"]))
@@ -159,6 +161,9 @@ BEFORE = {
         "fcnseg train experiment=camvid_staged data.root=PATH hydra.run.dir=runs/camvid_staged/TIME"
     ],
     "=dataset.yaml": ["fcnseg data create images=FOLDER labels=FOLDER classes=classes.txt output=dataset.yaml"],
+    "runs/raster/TIME": [
+        "fcnseg train data=raster data.root=PATH data.reading.channels=5 hydra.run.dir=runs/raster/TIME"
+    ],
     "packed=packed": [
         "fcnseg data pack data=camvid data.root=PATH output=packed",
         "fcnseg data pack data=camvid data.root=PATH output=packed/camvid",

@@ -10,8 +10,9 @@ import numpy as np
 from fcnseg.data.files.images import Colour, known_pixels, read_image, read_label
 from fcnseg.data.files.listing import list_images
 from fcnseg.data.files.path_list import PathList
-from fcnseg.data.files.rasters import is_tiff
+from fcnseg.data.files.rasters import Window, may_lack_data
 from fcnseg.data.files.values import without_data
+from fcnseg.data.files.windows import image_window, label_window
 from fcnseg.data.resizing import check_scaling, scale_values
 from fcnseg.errors import InputError
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
@@ -88,11 +89,33 @@ class Pairs:
 
     def mask(self, index: int) -> np.ndarray:
         """The (H, W) uint8 mask alone, without reading the image where that cannot lack data."""
-        path = self.images[index]
-        if self.scaling is not None or (path.is_file() and is_tiff(path)):
+        if self._may_lack_data(index):
             return self[index][1]
         values = self.read_values(self.labels[index])
         return self._decoded(self.labels[index], values, labelled(self.labels[index], values))
+
+    def window(self, index: int, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """The (h, w, channels) image and (h, w) uint8 mask of a window within a sample, without the rest of the files.
+
+        Raises:
+            InputError: as for a sample, or when a file cannot be read by windows.
+        """
+        image = scale_values(image_window(self.images[index], self.channels, window), self.scaling)
+        return image, self._window_mask(index, window, without_data(image))
+
+    def window_mask(self, index: int, window: Window) -> np.ndarray:
+        """The (h, w) uint8 mask of a window alone, without reading the image where that cannot lack data."""
+        if self._may_lack_data(index):
+            return self.window(index, window)[1]
+        return self._window_mask(index, window, None)
+
+    def _window_mask(self, index: int, window: Window, absent: np.ndarray | None) -> np.ndarray:
+        path = self.labels[index]
+        values, known = label_window(path, window, channel=self.label_channel, colours=self.colours)
+        return self._decoded(path, values, known if absent is None else known & ~absent)
+
+    def _may_lack_data(self, index: int) -> bool:
+        return self.scaling is not None or may_lack_data(self.images[index])
 
     def _decoded(self, path: Path, values: np.ndarray, known: np.ndarray) -> np.ndarray:
         """(H, W) uint8 mask of a label's values, whatever stands where it does not count."""

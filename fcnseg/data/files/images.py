@@ -71,13 +71,11 @@ def read_label(
     """
     path = Path(path)
     with _decoding(path):
-        if colours is not None:
-            return _look_up(path, _read(path, 3, raw=True), colours)
-        if channel is not None:
-            return _channel(path, _read(path, None, raw=True), channel)
+        if colours is not None or channel is not None:
+            return label_values(path, _read(path, None if colours is None else 3, raw=True), channel, colours)
         with _opened(path) as image:
             if image is None or _is_turned_tiff(image):
-                values = _channel(path, _read(path, None, raw=True), None)
+                values = label_values(path, _read(path, None, raw=True))
             elif image.mode in ("L", "P", "1") or image.mode.startswith("I"):
                 values = _upright(np.asarray(image), _orientation(image))
             else:
@@ -336,8 +334,19 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 # Labels
 
 
-def _channel(path: Path, pixels: np.ndarray, channel: int | None) -> np.ndarray:
-    """One channel of whole numbers, as (H, W) uint16."""
+def label_values(
+    path: Path,
+    pixels: np.ndarray,
+    channel: int | None = None,
+    colours: Sequence[tuple[Colour, int]] | None = None,
+) -> np.ndarray:
+    """(H, W) uint16 of the (H, W, C) pixels of a label file; the arguments are those of `read_label`.
+
+    Raises:
+        InputError: naming the file, when it holds something else.
+    """
+    if colours is not None:
+        return _look_up(path, pixels, colours)
     count = pixels.shape[2]
     if pixels.dtype.kind != "u" or (channel is None and count > 1):
         raise InputError(f"{path}: label has {count} channel{'s' * (count != 1)} of {pixels.dtype}; {_ONE_CHANNEL}")

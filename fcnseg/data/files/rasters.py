@@ -15,6 +15,9 @@ from fcnseg.errors import InputError
 
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 
+WINDOWED = {"GTiff", "PNG", "JPEG"}
+"""Formats that rasterio reads by rows or blocks; files of others are decoded as a whole."""
+
 Window = tuple[tuple[int, int], tuple[int, int]]
 """(first row, end), (first column, end) of a part of an image."""
 
@@ -93,6 +96,22 @@ def declares_no_data(raster: Any, bands: Sequence[int]) -> bool:
     return any(MaskFlags.all_valid not in found and MaskFlags.alpha not in found for found in flags)
 
 
+def may_lack_data(path: Path) -> bool:
+    """Whether an image file may have nan or declares no data; False for what is no TIFF."""
+    if not path.is_file() or not is_tiff(path):
+        return False
+    try:
+        with import_rasterio().open(path, driver="GTiff") as raster:
+            return np.dtype(_plain(raster.dtypes[0])).kind in "fc" or declares_no_data(raster, raster.indexes)
+    except (ImportError, OSError):  # reading it tells
+        return True
+
+
+def _plain(dtype: str) -> str:
+    """NumPy's name of a band's type; it has no complex integers."""
+    return "complex64" if dtype == "complex_int16" else dtype
+
+
 def is_whole(raster: Any) -> bool:
     """Whether a raster's values are unsigned integers of 8 or 16 bits, which images keep."""
     return raster.dtypes[0] in ("uint8", "uint16")
@@ -128,6 +147,21 @@ def read_bands(
     if whole and fill is not None:
         return np.where(absent, np.rint(fill).astype(values.dtype), values)
     return np.where(absent, np.float32(np.nan), values).astype(np.float32)
+
+
+def require_small_blocks(raster: Any, path: Path, most: int) -> None:
+    """Refuse a file of which no part can be read without decoding more than so many bytes.
+
+    Raises:
+        InputError: naming the blocks it is stored in, and what helps.
+    """
+    block = max(rows * columns for rows, columns in raster.block_shapes)
+    if block * raster.count * np.dtype(raster.dtypes[0]).itemsize > most:
+        shape = "x".join(map(str, raster.block_shapes[0]))
+        raise InputError(
+            f"{path}: is stored in blocks of {shape} pixels, which take more than {most} bytes; "
+            "tiles can be read: gdal_translate -co TILED=YES"
+        )
 
 
 @contextmanager
