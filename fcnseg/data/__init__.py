@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fcnseg.data.datasets.pairs import PairedFiles, PairedFolder
     from fcnseg.data.datasets.synthia import SynthiaRand, SynthiaRandCityscapes, SynthiaSeqs
     from fcnseg.data.datasets.voc import Sbd, Voc
+    from fcnseg.data.datasets.volumes import Slices
     from fcnseg.data.datasets.windows import Windows
     from fcnseg.data.storage.packing import Packed
     from fcnseg.label_spaces import LABEL_SPACES
@@ -39,6 +40,7 @@ _HOMES = {
     "Sbd": "fcnseg.data.datasets.voc",
     "SegmentationData": "fcnseg.data.datamodule",
     "SegmentationDataset": "fcnseg.data.dataset",
+    "Slices": "fcnseg.data.datasets.volumes",
     "Subset": "fcnseg.data.dataset",
     "SynthiaRand": "fcnseg.data.datasets.synthia",
     "SynthiaRandCityscapes": "fcnseg.data.datasets.synthia",
@@ -68,6 +70,7 @@ __all__ = [
     "Sbd",
     "SegmentationData",
     "SegmentationDataset",
+    "Slices",
     "Subset",
     "SynthiaRand",
     "SynthiaRandCityscapes",

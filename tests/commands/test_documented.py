@@ -9,6 +9,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import rasterio
@@ -126,6 +127,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with rasterio.open(folder / "scene.tif", "w", driver="GTiff", **size, **ground) as scene:
         scene.write(np.moveaxis(image, 2, 0))
     write_rasters(folder / "PATH", 64)
+    volumes(folder / "PATH" / "volumes")
     write_video(folder / "drive.mp4", [image] * 3, 10)
     labels = sorted((folder / "PATH/trainannot").iterdir())
     (folder / "classes.txt").write_text("\n".join([*STREET11.classes, "unlabelled"]))
@@ -137,6 +139,17 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     caffe(folder / "VGG_ILSVRC_16_layers.caffemodel", "fcn32s_vgg16")
     caffe(folder / "bvlc_reference_caffenet.caffemodel", "fcn32s_caffenet")
     return folder
+
+
+def volumes(folder: Path) -> None:
+    """Two volumes of three slices in NIfTI, with their labels."""
+    (folder / "classes.txt").parent.mkdir()
+    (folder / "classes.txt").write_text("other\nliver\n")
+    for number in range(2):
+        for name, values in (("images", 300), ("labels", 2)):
+            (folder / name).mkdir(exist_ok=True)
+            voxels = np.random.default_rng(number).integers(0, values, (30, 40, 3)).astype(np.int16)
+            nibabel.Nifti1Image(voxels, np.eye(4)).to_filename(folder / name / f"{number}.nii.gz")
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
