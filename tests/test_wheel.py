@@ -28,7 +28,7 @@ for path in sorted(folder.rglob("*.yaml")):
 with hydra.initialize_config_dir(str(folder), version_base="1.3"):
     for option in options:
         config = hydra.compose("train", [option])
-        assert config.model.name and config.data.size, option
+        assert config.model.name and "size" in config.data, option
     for command in ("evaluate", "predict", "geometry", "zoo_list", "zoo_info"):
         hydra.compose(command)
 assert fcnseg.from_pretrained("demo").spec.num_classes == 11

@@ -22,6 +22,7 @@ from fcnseg.data.inspection.pairing import (
 )
 from fcnseg.data.inspection.report import HOW_TO_SEE, Inspection, inspect, is_bad, require_sound
 from fcnseg.data.inspection.samples import Facts, InspectedSplit
+from fcnseg.data.statistics import WAYS
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import LABEL_SPACES
 from fcnseg.labels import LabelSpace
@@ -32,6 +33,8 @@ def run(config: DictConfig) -> None:
     output = Path(require_value(config, "output", "dataset.yaml"))
     if output.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"output={output}: expected a file ending in .yaml")
+    if config.statistics not in WAYS:
+        raise InputError(f"statistics={config.statistics}: expected one of {', '.join(WAYS)}")
     splits = splits_of_files(config)
     with progress_bars({"checking": sum(len(split.dataset) for split in splits)}) as advance:
         inspection = inspect(splits, workers=config.workers, checksums=True, advance=partial(advance, "checking"))
@@ -39,7 +42,7 @@ def run(config: DictConfig) -> None:
     facts = {split.name: [f for f in inspection.facts if f.split == split.name and not is_bad(f)] for split in splits}
     if empty := [split for split, kept in facts.items() if not kept]:
         raise InputError(f"{empty[0]}: no pair without mistakes is left; {HOW_TO_SEE}")
-    description = describe(inspection, facts, reading_of(config), settings_of(config))
+    description = describe(inspection, facts, reading_of(config), settings_of(config), config.statistics)
     copies: AbstractContextManager[dict[str, str]] = copied(facts, output) if config["copy"] else nullcontext({})
     with copies as places:
         relocate(description, places)
@@ -117,7 +120,10 @@ def report(inspection: Inspection, facts: dict[str, list[Facts]], output: Path) 
     dataset = Described(output)
     mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (dataset.mean, dataset.std))
     print(f"{relative(output)}  {counts} pairs, {inspection.label_space.num_classes} classes")
-    print(f"channels {dataset.channels}, mean {mean}, std {std}")
+    print(
+        f"channels {dataset.channels}, mean {mean}, std {std}"
+        + (f", cut off at {dataset.clip:g} std" if dataset.clip else "")
+    )
     if bad := [f for f in inspection.facts if is_bad(f)]:
         print(f"left out {len(bad)} pairs with mistakes; the file lists them")
     if rest := [f.kind for f in inspection.findings if f.severity == "warning"]:

@@ -27,7 +27,7 @@ def run(config: DictConfig) -> None:
     data = build_data(config, train=False)
     _require_classes(checkpoint, model.spec, data.label_space)
     for key, value in data.image_facts().items():
-        if key not in ("mean", "std") and value != (expected := getattr(model.spec, key)):
+        if key not in ("mean", "std", "clip") and value != (expected := getattr(model.spec, key)):
             raise InputError(f"{checkpoint}: takes images with {key}={expected}; the data has {value}")
     data.setup("validate")
     folder = output_folder()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fcnseg.data.datasets.pairs import PairedFiles, PairedFolder
     from fcnseg.data.datasets.synthia import SynthiaRand, SynthiaRandCityscapes, SynthiaSeqs
     from fcnseg.data.datasets.voc import Sbd, Voc
+    from fcnseg.data.datasets.volumes import Slices
+    from fcnseg.data.datasets.windows import Windows
     from fcnseg.data.storage.packing import Packed
     from fcnseg.label_spaces import LABEL_SPACES
     from fcnseg.labels import IGNORE_INDEX, STREET11, LabelSpace
@@ -38,11 +40,13 @@ _HOMES = {
     "Sbd": "fcnseg.data.datasets.voc",
     "SegmentationData": "fcnseg.data.datamodule",
     "SegmentationDataset": "fcnseg.data.dataset",
+    "Slices": "fcnseg.data.datasets.volumes",
     "Subset": "fcnseg.data.dataset",
     "SynthiaRand": "fcnseg.data.datasets.synthia",
     "SynthiaRandCityscapes": "fcnseg.data.datasets.synthia",
     "SynthiaSeqs": "fcnseg.data.datasets.synthia",
     "Voc": "fcnseg.data.datasets.voc",
+    "Windows": "fcnseg.data.datasets.windows",
     "camvid32_as_street11": "fcnseg.data.datasets.camvid",
     "write_synthia": "fcnseg.data.citygen",
 }
@@ -66,11 +70,13 @@ __all__ = [
     "Sbd",
     "SegmentationData",
     "SegmentationDataset",
+    "Slices",
     "Subset",
     "SynthiaRand",
     "SynthiaRandCityscapes",
     "SynthiaSeqs",
     "Voc",
+    "Windows",
     "camvid32_as_street11",
     "write_synthia",
 ]

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_co
 
 from fcnseg.cores import available_cores
 from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler, SampleRef
-from fcnseg.data.dataset import SegmentationDataset, read_mask
+from fcnseg.data.dataset import SegmentationDataset, drawn, read_mask
 from fcnseg.data.resizing import framed_image, padded_image, padded_mask
-from fcnseg.data.statistics import channel_statistics
+from fcnseg.data.statistics import normalisation
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
 from fcnseg.data.transforms import Augment, resize_pipeline
 from fcnseg.errors import InputError
@@ -32,7 +32,7 @@ class _Training(Dataset):
         self.domains, self.augment, self.seed = domains, augment, seed
 
     def __getitem__(self, ref: SampleRef) -> dict[str, Any]:
-        image, mask, _ = self.domains[ref.domain][ref.index]
+        image, mask, _ = drawn(self.domains[ref.domain], ref.index, (self.seed, ref.domain, ref.count, 1))
         seed = np.random.SeedSequence([self.seed, ref.domain, ref.count]).generate_state(1)[0]
         image, mask = self.augment(image, mask, int(seed))
         return {"image": _to_tensor(image), "mask": _to_indices(mask), "domain": ref.domain}
@@ -165,6 +165,8 @@ class SegmentationData(LightningDataModule):
         if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)):
             raise InputError(f"size {list(size)}: expected [height, width] in pixels")
         require_resize(resize)
+        if cache != "none" and any(getattr(dataset, "drawn", False) for dataset in train.values()):
+            raise InputError(f"cache={cache}: windows are drawn anew each time; expected cache=none")
         spaces = {name: dataset.label_space for name, dataset in (*train.items(), ("val", val))}
         self.label_space = val.label_space
         for name, space in spaces.items():
@@ -203,10 +205,13 @@ class SegmentationData(LightningDataModule):
             for key, value in others.items():
                 if value != facts[key]:
                     raise InputError(f"images of {name!r} have {key}={value}, those of {first!r} {facts[key]}")
-        if facts != {"in_channels": 3, "image_type": "uint8", "scaling": None}:
-            source = self.train.get(first, self.val)
-            told = getattr(source, "mean", None), getattr(source, "std", None)
-            facts["mean"], facts["std"] = told if None not in told else channel_statistics(source)
+        source: Any = self.train.get(first, self.val)
+        clip = getattr(source, "clip", None)
+        if clip is not None or facts != {"in_channels": 3, "image_type": "uint8", "scaling": None}:
+            told = hasattr(source, "mean") and hasattr(source, "std")
+            normal = source if told else normalisation(source)
+            facts |= {"mean": normal.mean, "std": normal.std}
+            facts |= {} if clip is None else {"clip": clip}
         return facts
 
     def setup(self, stage: str | None = None) -> None:

@@ -15,16 +15,17 @@ from fcnseg.labels import LabelSpace
 Sample = tuple[np.ndarray, np.ndarray, str]
 """(H, W, C) image, (H, W) uint8 mask, name."""
 
-TOLD = ("scaling", "mean", "std", "mapping")
-"""What a dataset may tell of itself: a logarithmic scale that its images are brought to; mean and standard deviation
-of each channel, in image values; and which class of its files became which of its own."""
+TOLD = ("scaling", "mean", "std", "clip", "mapping")
+"""What a dataset may tell of itself: a scale that its images are brought to; mean and standard deviation of each
+channel, in image values, and where normalised values are cut off; and which class of its files became which of its
+own."""
 
 
 class SegmentationDataset(Protocol):
     """What a dataset is: (image, mask, name) by index, and the label space of its masks.
 
-    It may have more: `mask(index)` gives a mask without reading its image, and attributes named in `TOLD` tell of its
-    images.
+    It may have more: `mask(index)` gives a mask without reading its image; `draw(index, seed)` another sample each
+    time, if `drawn` is true; and attributes named in `TOLD` tell of its images.
     """
 
     label_space: LabelSpace
@@ -47,6 +48,11 @@ def read_mask(dataset: SegmentationDataset, index: int) -> np.ndarray:
     return dataset.mask(index) if hasattr(dataset, "mask") else dataset[index][1]
 
 
+def drawn(dataset: SegmentationDataset, index: int, seed: Sequence[int]) -> Sample:
+    """A sample to train on: what the dataset draws at an index, where it draws, which depends on the seed alone."""
+    return dataset.draw(index, seed) if hasattr(dataset, "draw") else dataset[index]
+
+
 def pass_on(dataset: SegmentationDataset, to: Any) -> None:
     """Let another dataset tell of itself what this one does."""
     for name in TOLD:
@@ -63,6 +69,7 @@ class Wrapper:
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         self.dataset, self.label_space = dataset, dataset.label_space
+        self.drawn = bool(getattr(dataset, "drawn", False))
         pass_on(dataset, self)
 
     def __len__(self) -> int:
@@ -105,6 +112,11 @@ class Remapped(Wrapper):
         """The (H, W) uint8 mask, without the image where the dataset can do that."""
         return self.mapping(read_mask(self.dataset, index))
 
+    def draw(self, index: int, seed: Sequence[int]) -> Sample:
+        """What the dataset draws, in the other label space."""
+        image, mask, name = drawn(self.dataset, index, seed)
+        return image, self.mapping(mask), name
+
 
 class Subset(Wrapper):
     """A share of a dataset's samples, one run of neighbours in their order, going on at the first after the last.
@@ -141,6 +153,10 @@ class Subset(Wrapper):
         """The (H, W) uint8 mask, without the image where the dataset can do that."""
         return read_mask(self.dataset, self.indices[index])
 
+    def draw(self, index: int, seed: Sequence[int]) -> Sample:
+        """What the dataset draws."""
+        return drawn(self.dataset, self.indices[index], seed)
+
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -168,6 +184,7 @@ class Concat:
         if len(scalings) > 1:
             raise InputError(f"datasets in a row: scalings {', '.join(sorted(map(str, scalings)))} differ")
         self.scaling = scalings.pop()
+        self.drawn = any(getattr(dataset, "drawn", False) for dataset in self.datasets)
         self._ends = list(accumulate(map(len, self.datasets)))
 
     def __len__(self) -> int:
@@ -180,6 +197,10 @@ class Concat:
     def mask(self, index: int) -> np.ndarray:
         """The (H, W) uint8 mask, without the image where the dataset can do that."""
         return read_mask(*self._place(index))
+
+    def draw(self, index: int, seed: Sequence[int]) -> Sample:
+        """What a dataset draws."""
+        return drawn(*self._place(index), seed)
 
     def _place(self, index: int) -> tuple[SegmentationDataset, int]:
         """The dataset that a sample belongs to, and its index there."""

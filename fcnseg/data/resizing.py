@@ -1,6 +1,8 @@
 """Scaling and resizing of images and masks, alike in training, validation and prediction."""
 
 from collections.abc import Callable, Sequence
+from math import isfinite
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,36 +18,70 @@ SCALINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 """What can be done to the values of an image as it is read; backscatter spans orders of magnitude."""
 
+WINDOW = "window"
+"""Of a scaling that has numbers of its own: window:LEVEL:WIDTH."""
+
 
 def scale_values(image: np.ndarray, scaling: str | None) -> np.ndarray:
-    """Bring an image's values onto a logarithmic scale, as float32; None leaves it as it is.
+    """Bring an image's values onto another scale, as float32; None leaves it as it is.
 
-    Values of 0 and below, where there is no signal or no data, become 0.
+    In decibels values of 0 and below are no data, nan; their logarithm by "log" is 0. What is nan stays so.
 
     Args:
         image: of any shape, in the file's values.
-        scaling: "log" is ln(1 + x), "decibel" 20 log10(x) for amplitudes, "decibel_intensity" 10 log10(x).
+        scaling: "log" is ln(1 + x), "decibel" 20 log10(x) for amplitudes, "decibel_intensity" 10 log10(x);
+            "window:LEVEL:WIDTH" is (x - LEVEL) / WIDTH + 1/2, cut off below 0 and above 1, as radiologists look at
+            Hounsfield units: window:40:400 for soft tissue. (DICOM's linear function, PS3.3 C.11.2.1.2, differs from
+            it by half a unit, for which that standard has LINEAR_EXACT.)
 
     Raises:
         InputError: for an unknown scaling.
     """
     if scaling is None:
         return image
-    if scaling not in SCALINGS:
-        raise InputError(f"scaling {scaling!r}: expected one of {', '.join(SCALINGS)}")
-    positive = image > 0
-    values = SCALINGS[scaling](np.where(positive, image, 1).astype(np.float32))
-    return np.where(positive, values, 0).astype(np.float32)
+    check_scaling(scaling)
+    values = np.asarray(image, np.float32)
+    if window := _level_and_width(scaling):
+        level, width = window
+        return ((values - np.float32(level)) / np.float32(width) + np.float32(0.5)).clip(0, 1)
+    positive = values > 0
+    scaled = SCALINGS[scaling](np.where(positive, values, 1)).astype(np.float32)
+    if scaling != "log":
+        return np.where(positive, scaled, np.float32(np.nan))
+    return np.where(np.isnan(values), values, np.where(positive, scaled, np.float32(0)))
+
+
+def check_scaling(scaling: str | None) -> None:
+    """
+    Raises:
+        InputError: for an unknown scaling.
+    """
+    if scaling is not None and scaling not in SCALINGS and _level_and_width(scaling) is None:
+        raise InputError(f"scaling={scaling!r}: expected one of {', '.join(SCALINGS)}, or {WINDOW}:LEVEL:WIDTH")
+
+
+def _level_and_width(scaling: Any) -> tuple[float, float] | None:
+    name, *numbers = str(scaling).split(":")
+    try:
+        level, width = map(float, numbers)
+    except ValueError:
+        return None
+    return (level, width) if name == WINDOW and isfinite(level) and isfinite(width) and width > 0 else None
 
 
 def resize_image(image: np.ndarray, size: Sequence[int] | None) -> np.ndarray:
     """Resample an (H, W, C) image to `size` = (height, width): area averages down, bilinear up, each axis by its own.
 
     Training, validation and prediction all resize with this function. Any number of channels, in uint8, uint16 or
-    float32.
+    float32. What is nan, no data, has no part in averages: a pixel that is made of known ones by half or more is
+    their average (normalised convolution, Knutsson and Westin, CVPR 1993), another nan.
     """
     if size is None or image.shape[:2] == tuple(size):
         return image
+    if image.dtype.kind == "f" and (absent := np.isnan(image)).any():
+        known = resize_image((~absent).astype(np.float32), size)
+        total = resize_image(np.where(absent, np.float32(0), image), size)
+        return np.where(known >= 0.5, total / np.maximum(known, 0.5), np.float32(np.nan)).astype(image.dtype)
     least = min(image.shape[0], size[0]), min(image.shape[1], size[1])
     if least not in (image.shape[:2], tuple(size)):
         # OpenCV's averages are for images that shrink along both axes; along one alone they become interpolation.

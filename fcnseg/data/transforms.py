@@ -107,12 +107,22 @@ class Colours(A.ColorJitter):
 
 def with_gain(image: np.ndarray, gain: float, offset: float) -> np.ndarray:
     """An (H, W, C) image with a gain about each channel's mean and an offset in its standard deviations."""
-    mean = image.mean(axis=(0, 1), dtype=np.float64)
-    shift = mean * (1 - gain) + offset * image.std(axis=(0, 1), dtype=np.float64)
+    mean, std = _moments(image)
+    shift = mean * (1 - gain) + offset * std
     values = image * np.float32(gain) + shift.astype(np.float32)
     if image.dtype.kind == "f":
         return values
     return np.rint(values).clip(0, np.iinfo(image.dtype).max).astype(image.dtype)
+
+
+def _moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(C,) mean and standard deviation of an (H, W, C) image over what is known of it; 0 where nothing is."""
+    if image.dtype.kind != "f" or not (absent := np.isnan(image)).any():
+        return image.mean(axis=(0, 1), dtype=np.float64), image.std(axis=(0, 1), dtype=np.float64)
+    count = np.maximum((~absent).sum(axis=(0, 1)), 1)
+    mean = np.where(absent, 0, image).sum(axis=(0, 1), dtype=np.float64) / count
+    squares = np.where(absent, 0, image - mean) ** 2
+    return mean, np.sqrt(squares.sum(axis=(0, 1), dtype=np.float64) / count)
 
 
 class Pipeline:
@@ -175,14 +185,51 @@ def street_pipeline(
             ResizeTo(size, scale, resize=resize),
             *cropped,
             HorizontalFlip(p=flip),
-            Colours(
-                brightness=(1 - brightness, 1 + brightness),
-                contrast=(1 - contrast, 1 + contrast),
-                saturation=(1 - saturation, 1 + saturation),
-                hue=(-hue, hue),
-                p=colour,
-            ),
+            _colours(colour, brightness, contrast, saturation, hue),
         ]
+    )
+
+
+class Turn(A.DualTransform):
+    """One of the eight ways to lay a square on itself; of what is not square, one of four that keep its sides."""
+
+    def get_params(self) -> dict[str, Any]:
+        return {"way": self.py_random.randrange(8)}
+
+    def apply(self, img: np.ndarray, *, way: int, **params: Any) -> np.ndarray:
+        quarters, mirrored = way % 4, way >= 4
+        if img.shape[0] != img.shape[1]:
+            quarters = quarters // 2 * 2
+        return np.ascontiguousarray(np.rot90(img[:, ::-1] if mirrored else img, quarters))
+
+    def apply_to_mask(self, mask: np.ndarray, *, way: int, **params: Any) -> np.ndarray:
+        return self.apply(mask, way=way)
+
+
+def window_pipeline(
+    turn: float = 1.0,
+    colour: float = 0.8,
+    brightness: float = 0.2,
+    contrast: float = 0.2,
+    saturation: float = 0.2,
+    hue: float = 0.02,
+) -> Pipeline:
+    """Turns and mirror images, and colours, of windows that stay in their resolution, as seen from above or inside.
+
+    Args:
+        turn: probability of one of the eight ways to lay a window on itself, see `Turn`.
+        colour, brightness, contrast, saturation, hue: as in `street_pipeline`.
+    """
+    return Pipeline([Turn(p=turn), _colours(colour, brightness, contrast, saturation, hue)])
+
+
+def _colours(p: float, brightness: float, contrast: float, saturation: float, hue: float) -> Colours:
+    return Colours(
+        brightness=(1 - brightness, 1 + brightness),
+        contrast=(1 - contrast, 1 + contrast),
+        saturation=(1 - saturation, 1 + saturation),
+        hue=(-hue, hue),
+        p=p,
     )
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from fcnseg.data.files.images import as_file_values, picture_pixels, read_image
+from fcnseg.data.files.images import picture_pixels, read_image
+from fcnseg.data.files.values import as_file_values
 from fcnseg.errors import InputError
 from fcnseg.models.spec import ModelSpec
 
@@ -27,7 +28,7 @@ def file_values(image: ImageLike, spec: ModelSpec) -> np.ndarray:
             another type than the model was trained on.
     """
     if isinstance(image, str | Path):
-        pixels = read_image(Path(image), spec.in_channels)
+        pixels = read_image(Path(image), spec.in_channels, spec.fill)
     elif isinstance(image, Image.Image):
         pixels = _of_picture(image, spec)
     elif isinstance(image, Tensor):

@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from fcnseg.data.files.images import as_file_values, import_rasterio, is_turned, read_image
+from fcnseg.data.files.images import is_turned, read_image
+from fcnseg.data.files.rasters import (
+    WINDOWED,
+    bands_of,
+    damage_named,
+    import_rasterio,
+    read_bands,
+    require_small_blocks,
+)
 from fcnseg.errors import InputError
 from fcnseg.inference.georeference import Georeference
 from fcnseg.models.spec import ModelSpec
-
-WINDOWED = {"GTiff", "PNG", "JPEG"}
-"""Formats that rasterio reads by rows; files of others are decoded as a whole."""
 
 CACHE = 64 * 2**20
 """Bytes that GDAL keeps of what it has decoded, at least; a row of the file's blocks has to fit."""
@@ -69,21 +74,17 @@ class RasterScene(Scene):
         raster: rasterio's dataset.
         bands: numbers of those that are read, from 1 on; the same one thrice makes grey RGB.
         colours: (256, 3) uint8 of a palette, or None.
+        fill: per channel, what stands for no data in integers, as in `read_image`.
     """
 
     raster: Any
     bands: tuple[int, ...]
     colours: np.ndarray | None
+    fill: tuple[float, ...] | None = None
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        whole = self.raster.dtypes[0] in ("uint8", "uint16")
-        different = sorted(set(self.bands))
-        with _damage(self.path):
-            read = self.raster.read(different, window=self._window(start, stop), masked=not whole)
-        values = np.moveaxis(read if whole else read.filled(0), 0, 2)[..., [different.index(b) for b in self.bands]]
-        if self.colours is not None:
-            values = self.colours[values[..., 0]]
-        return as_file_values(np.ascontiguousarray(values))
+        with damage_named(self.path):
+            return read_bands(self.raster, self.bands, self.colours, self._window(start, stop), self.fill)
 
     def known(self, start: int, stop: int) -> np.ndarray | None:
         if self.place is None and self.raster.nodata is None:
@@ -92,7 +93,7 @@ class RasterScene(Scene):
 
         if all(MaskFlags.all_valid in flags for flags in self.raster.mask_flag_enums):
             return None
-        with _damage(self.path):
+        with damage_named(self.path):
             return np.asarray(self.raster.dataset_mask(window=self._window(start, stop))) > 0
 
     def _window(self, start: int, stop: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -131,7 +132,7 @@ def open_scene(path: str | Path, spec: ModelSpec, memory: int = 2**31) -> Iterat
     with ExitStack() as stack:
         scene: Scene | None = None if is_turned(path) else _raster_scene(path, spec, memory, stack)
         if scene is None:
-            pixels = read_image(path, spec.in_channels)
+            pixels = read_image(path, spec.in_channels, spec.fill)
             scene = DecodedScene(path, (pixels.shape[0], pixels.shape[1]), pixels)
         _require_type(scene, spec)
         yield scene
@@ -142,63 +143,25 @@ def _raster_scene(path: Path, spec: ModelSpec, memory: int, stack: ExitStack) ->
         rasterio = import_rasterio()
     except ImportError:
         return None
-    with _damage(path):
+    with damage_named(path):
         try:
             raster = stack.enter_context(rasterio.open(path))
         except rasterio.errors.RasterioIOError:
             return None  # `read_image` says what is wrong with it
     if raster.driver not in WINDOWED or raster.tags().get("EXIF_Orientation", "1") != "1":
         return None
-    block = max(rows * columns for rows, columns in raster.block_shapes)
+    require_small_blocks(raster, path, memory // 4)
     row_of_blocks = max(rows for rows, _ in raster.block_shapes) * raster.width
     bytes_per_pixel = raster.count * np.dtype(raster.dtypes[0]).itemsize
-    if block * bytes_per_pixel > memory // 4:
-        shape = "x".join(map(str, raster.block_shapes[0]))
-        raise InputError(
-            f"{path}: is stored in blocks of {shape} pixels, which take more than a quarter of memory; "
-            "tiles can be read: gdal_translate -co TILED=YES"
-        )
     cache = min(max(CACHE, 2 * row_of_blocks * bytes_per_pixel), memory // 4)
     stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache))
-    bands, colours = _bands(raster, spec.in_channels, path)
+    bands, colours = bands_of(raster, spec.in_channels, path)
     placed = raster.crs is not None or not raster.transform.is_identity
     place = Georeference(raster.transform, raster.crs) if placed else None
-    return RasterScene(path, (raster.height, raster.width), raster, bands, colours, place=place)
-
-
-def _bands(raster: Any, channels: int, path: Path) -> tuple[tuple[int, ...], np.ndarray | None]:
-    """Which bands a model of so many channels sees, by the rules of `read_image`."""
-    count, dtype = raster.count, raster.dtypes[0]
-    if channels == 3 and dtype == "uint8" and set(raster.dtypes) == {"uint8"}:
-        from rasterio.enums import ColorInterp
-
-        if raster.colorinterp[0] is ColorInterp.palette:
-            table = raster.colormap(1)
-            return (1,), np.array([table.get(i, (0, 0, 0, 0))[:3] for i in range(256)], np.uint8)
-        alpha = raster.colorinterp[-1] is ColorInterp.alpha
-        if count - alpha == 1:
-            return (1, 1, 1), None
-        if count - alpha == 3:
-            return (1, 2, 3), None
-    if count != channels:
-        raise InputError(
-            f"{path}: image has {count} channel{'s' * (count != 1)} of {dtype}; expected {channels}; "
-            f"channels={count} reads it"
-        )
-    return tuple(range(1, count + 1)), None
+    return RasterScene(path, (raster.height, raster.width), raster, bands, colours, spec.fill, place=place)
 
 
 def _require_type(scene: Scene, spec: ModelSpec) -> None:
     kind = scene.rows(0, 1).dtype.name
     if spec.scaling is None and kind != spec.image_type:
         raise InputError(f"{scene.path}: has {kind} values, the model was trained on {spec.image_type}")
-
-
-@contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    rasterio = import_rasterio()
-    try:
-        yield
-    except rasterio.errors.RasterioIOError as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise InputError(f"{path}: cannot be read as an image ({reason})") from error

@@ -11,7 +11,7 @@ import numpy as np
 
 from fcnseg.atomic import replacing
 from fcnseg.data.display import displayable
-from fcnseg.data.files.images import import_rasterio
+from fcnseg.data.files.rasters import import_rasterio
 from fcnseg.inference.overlay import add_legend, blend
 from fcnseg.inference.scene import Scene
 from fcnseg.inference.segmentation import OVERLAY_COMPRESSION

@@ -295,11 +295,14 @@ class FCN(nn.Module, Storable):
             self.register_buffer(name, values, persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) images in their file's values, uint8 RGB for instance, to the floats that `forward` takes."""
+        """(N, C, H, W) images in their file's values, uint8 RGB for instance, to the floats that `forward` takes.
+
+        nan, which is no data, becomes 0.
+        """
         values = images.to(self.mean.dtype)
         if self.spec.channel_order == "bgr":
             values = values.flip(1)
-        return (values - self.mean) / self.std
+        return normalised(values, self.mean, self.std, self.spec)
 
     def segment(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """(N, C, h, w) images in file values to (N, H, W) int64 masks at `size` = (H, W), as `segment_each`."""
@@ -330,6 +333,14 @@ class FCN(nn.Module, Storable):
         Where the spec has an input size, all images have it, and `forward` is to reuse what it can.
         """
         return self(self.normalise(images), reuse=self.spec.input_size is not None)
+
+
+def normalised(images: Tensor, mean: Tensor, std: Tensor, spec: ModelSpec) -> Tensor:
+    """(N, C, H, W) floats by a (1, C, 1, 1) mean and deviation, in the same order of channels; no data is 0."""
+    values = (images - mean) / std
+    if spec.image_type == "float32":
+        values = torch.where(values.isnan(), torch.zeros_like(values), values)
+    return values if spec.clip is None else values.clamp(-spec.clip, spec.clip)
 
 
 def _precise(x: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ def create_model(
     channel_order: str = "rgb",
     image_type: str = "uint8",
     scaling: str | None = None,
+    clip: float | None = None,
     input_size: Sequence[int] | None = None,
     resize: str = "keep",
     label_space: Mapping[str, Any] | None = None,
@@ -53,6 +54,7 @@ def create_model(
             known, or ImageNet's for three channels and their averages otherwise.
         channel_order: "rgb", or "bgr" where the network sees blue first, as Caffe's do.
         image_type, scaling: the values that images come in, see `ModelSpec`; datasets know them.
+        clip: greatest absolute value of a normalised image, see `ModelSpec`.
         input_size: (height, width) that images are resized to before the model; None keeps their size.
         resize: how they come to it, "keep" or "stretch", see `ModelSpec`; data tell it, as they tell the size.
         label_space: `LabelSpace.to_dict()`, kept with the weights.
@@ -83,6 +85,7 @@ def create_model(
         "channel_order": channel_order,
         "image_type": image_type,
         "scaling": scaling,
+        "clip": clip,
         "input_size": input_size,
         "resize": resize,
         "label_space": label_space,

@@ -47,7 +47,9 @@ class ModelSpec:
         channel_order: "rgb", or "bgr" for networks trained with Caffe, which see blue first; images and
             `FCN.normalise` are RGB in both cases, mean and std are in the network's order.
         image_type: the values of images, after scaling: "uint8", "uint16" or "float32".
-        scaling: a logarithmic scale that images are brought to before all else, see `fcnseg.data.transforms`.
+        scaling: what is done to the values of images before all else, see `fcnseg.data.resizing.scale_values`.
+        clip: normalised values beyond this are brought to it, on either side of 0; None leaves them. With mean and std
+            in the middle and at half the distance of two percentiles, a clip of 1 is clipping to these.
         input_size: (height, width) that images are resized to before the model; None keeps their size.
         resize: how they come to it: "keep" scales them to fit into it and pads the rest, "stretch" scales them to it
             along either axis, as all models before there was a choice. See `fcnseg.geometry.shown_size`. Without an
@@ -71,6 +73,7 @@ class ModelSpec:
     channel_order: str = "rgb"
     image_type: str = "uint8"
     scaling: str | None = None
+    clip: float | None = None
     input_size: tuple[int, int] | None = None
     resize: str = "stretch"
     label_space: dict[str, Any] | None = None
@@ -105,6 +108,8 @@ class ModelSpec:
             raise InputError(f"dropout={self.dropout}: expected a probability, from 0 to 1")
         if order not in ("rgb", "bgr") or (order == "bgr" and channels != 3):
             raise InputError(f"channel_order={order}: expected rgb, or bgr with in_channels=3")
+        if self.clip is not None and not self.clip > 0:
+            raise InputError(f"clip={self.clip}: expected a number above 0, or nothing")
         if self.image_type not in IMAGE_TYPES:
             raise InputError(f"image_type={self.image_type}: expected one of {', '.join(IMAGE_TYPES)}")
         require_resize(self.resize, choices=("keep", "stretch"))
@@ -112,6 +117,16 @@ class ModelSpec:
     def shown_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) at which the network is shown an image of `size`; the rest of its input is padding."""
         return shown_size(size, self.input_size, self.resize)
+
+    @property
+    def fill(self) -> tuple[float, ...] | None:
+        """Per channel of an RGB image, what stands for no data where images are integers: 0 once normalised.
+
+        None where they are floats, in which nan does, or are scaled from any type.
+        """
+        if self.scaling is not None or self.image_type == "float32":
+            return None
+        return self.mean[::-1] if self.channel_order == "bgr" else self.mean
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON and for checkpoints that load without executing code."""

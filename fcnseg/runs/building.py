@@ -22,7 +22,7 @@ from fcnseg.training.checkpoints import AtomicCheckpointIO
 from fcnseg.training.losses import SegmentationLoss
 from fcnseg.training.precision import check_precision, use_tf32
 
-KEYS = ("root", "packed", "parts", "domains")
+KEYS = ("root", "packed", "parts", "domains", "window", "border", "overlap", "reading")
 """What of `config.data` says how to build it, and is no argument of `SegmentationData`."""
 
 OURS = ("checkpoint_activations", "compile", "tf32")
@@ -111,7 +111,7 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
     if config.model.in_channels not in (3, facts["in_channels"]):  # 3 unless set
         raise InputError(f"model.in_channels={config.model.in_channels}: the images have {facts['in_channels']}")
     if config.model.mean is not None or config.model.std is not None:
-        facts = {key: value for key, value in facts.items() if key not in ("mean", "std")}
+        facts = {key: value for key, value in facts.items() if key not in ("mean", "std", "clip")}
     model: FCN = instantiate(
         config.model,
         **facts,

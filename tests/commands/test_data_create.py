@@ -9,7 +9,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from fcnseg.data import SegmentationData
 from fcnseg.data.datasets.described import Described
+from fcnseg.data.storage.packing import Packed
+from fcnseg.data.storage.packing import pack as write_pack
+from fcnseg.models import create_model
+from fcnseg.models.spec import ModelSpec
 
 Run = Callable[..., int]
 
@@ -50,6 +55,24 @@ def test_two_folders_become_a_dataset_split_by_share(fcnseg: Run, plain: list[st
     assert Path("dataset.yaml").read_bytes() == first
     assert fcnseg("data", "create", *plain, "seed=1") == 0
     assert [p.name for p in Described("dataset.yaml", "val").images] != [p.name for p in val.images]
+
+
+def test_percentiles_travel_to_the_model_and_into_packs(fcnseg: Run, plain: list[str], capsys) -> None:
+    """Of images of one value in a hundred each, evenly from 0 to 99: 2 % lie below 2, up to interpolation."""
+    for i in range(10):
+        values = np.arange(40 * 50).reshape(40, 50) % 100
+        Image.fromarray(values.astype(np.uint8)).save(f"images/{i}.png")
+        Image.fromarray((values // 40).astype(np.uint8)).save(f"labels/{i}.png")
+    assert fcnseg("data", "create", *plain, "channels=1", "statistics=percentiles", "val=0.5") == 0
+    assert "mean 49.5, std 47.52, cut off at 1 std" in capsys.readouterr().out
+    write_pack({"described": Described("dataset.yaml")}, Described("dataset.yaml", "val"), Path("pack"))
+    for dataset in (Described("dataset.yaml"), Packed("pack/train/described")):
+        facts = SegmentationData(
+            {"d": dataset}, Described("dataset.yaml", "val"), size=(8, 8), batch_size=2
+        ).image_facts()
+        assert [*facts["mean"], *facts["std"], facts["clip"]] == pytest.approx([49.5, 47.5, 1], abs=0.05)
+    model = create_model("fcn32s_alexnet", num_classes=2, width=0.05, **facts)
+    assert ModelSpec(**model.spec.to_dict()).clip == 1
 
 
 def test_validation_by_folders_or_none_at_all(fcnseg: Run, plain: list[str], capsys) -> None:
@@ -147,6 +170,8 @@ def test_pairs_with_mistakes_are_refused_or_left_out(fcnseg: Run, plain: list[st
         (["val_images=images"], "val_images and val_labels: expected both or none"),
         (["output=dataset.json"], "output=dataset.json: expected a file ending in .yaml"),
         (["channels=0"], "channels=0: expected a whole number from 1 on"),
+        (["statistics=minmax"], "statistics=minmax: expected one of moments, percentiles"),
+        (["scaling=window:40:-1"], "expected one of log, decibel, decibel_intensity, or window:LEVEL:WIDTH"),
         (["labels_as=colors"], "labels_as='colors': expected index or colour"),
         (["vall=0.1"], "vall: no such key; did you mean val"),
         (["colours=classes.txt"], "'ground'; expected three whole numbers from 0 to 255"),

@@ -9,9 +9,11 @@ import shlex
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import rasterio
+from large_raster_training import write_rasters
 from PIL import Image
 from rasterio.transform import from_origin
 
@@ -124,6 +126,8 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     size = {"height": image.shape[0], "width": image.shape[1], "count": 3, "dtype": "uint8"}
     with rasterio.open(folder / "scene.tif", "w", driver="GTiff", **size, **ground) as scene:
         scene.write(np.moveaxis(image, 2, 0))
+    write_rasters(folder / "PATH", 64)
+    volumes(folder / "PATH" / "volumes")
     write_video(folder / "drive.mp4", [image] * 3, 10)
     labels = sorted((folder / "PATH/trainannot").iterdir())
     (folder / "classes.txt").write_text("\n".join([*STREET11.classes, "unlabelled"]))
@@ -135,6 +139,17 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     caffe(folder / "VGG_ILSVRC_16_layers.caffemodel", "fcn32s_vgg16")
     caffe(folder / "bvlc_reference_caffenet.caffemodel", "fcn32s_caffenet")
     return folder
+
+
+def volumes(folder: Path) -> None:
+    """Two volumes of three slices in NIfTI, with their labels."""
+    (folder / "classes.txt").parent.mkdir()
+    (folder / "classes.txt").write_text("other\nliver\n")
+    for number in range(2):
+        for name, values in (("images", 300), ("labels", 2)):
+            (folder / name).mkdir(exist_ok=True)
+            voxels = np.random.default_rng(number).integers(0, values, (30, 40, 3)).astype(np.int16)
+            nibabel.Nifti1Image(voxels, np.eye(4)).to_filename(folder / name / f"{number}.nii.gz")
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
@@ -159,6 +174,9 @@ BEFORE = {
         "fcnseg train experiment=camvid_staged data.root=PATH hydra.run.dir=runs/camvid_staged/TIME"
     ],
     "=dataset.yaml": ["fcnseg data create images=FOLDER labels=FOLDER classes=classes.txt output=dataset.yaml"],
+    "runs/raster/TIME": [
+        "fcnseg train data=raster data.root=PATH data.reading.channels=5 hydra.run.dir=runs/raster/TIME"
+    ],
     "packed=packed": [
         "fcnseg data pack data=camvid data.root=PATH output=packed",
         "fcnseg data pack data=camvid data.root=PATH output=packed/camvid",

@@ -3,12 +3,16 @@
 import json
 from pathlib import Path
 
+import large_raster_training
 import numpy as np
 import pytest
 import rasterio
+from large_raster_training import write_rasters
 from PIL import Image
 
 import fcnseg as library
+from fcnseg.data.files.images import read_image
+from fcnseg.errors import InputError
 
 CONFIG = """
 defaults:
@@ -93,6 +97,31 @@ def test_from_files_to_masks(fcnseg, tmp_path, kind):
     packed = (*data[:2], "data.packed=pack", f"checkpoint={checkpoint}", "hydra.run.dir=packed")
     assert fcnseg("evaluate", *packed) == 0
     assert json.loads(Path("packed/metrics.json").read_text())["mean_iou"] == pytest.approx(scores["mean_iou"])
+
+
+def test_a_raster_trains_is_scored_and_predicted_by_windows(fcnseg, tmp_path, monkeypatch, capsys):
+    """A single scene, of which no more than a window may be decoded at once: a whole band would take 80 KB."""
+    monkeypatch.setattr(large_raster_training, "BLOCK", 64)
+    write_rasters(tmp_path, 200)
+    monkeypatch.setenv("FCNSEG_MAX_BYTES", "90000")
+    with pytest.raises(InputError, match="it takes 800000 bytes, more than 90000"):
+        read_image(tmp_path / "images" / "scene.tif", 5)
+    data = ("data=raster", f"data.root={tmp_path}", "data.reading.channels=5", "data.window=[64,64]", "data.overlap=16")
+    quick = ("model=fcn8s_vgg16_bn", "model.width=0.05", "data.batch_size=4", "data.num_workers=0")
+    steps = ("data.steps_per_epoch=30", "trainer.max_epochs=1", "optimizer.lr=0.003", "scheduler=constant")
+    assert fcnseg("train", *data, *quick, *steps, "callbacks.progress=null", "logger=none", "hydra.run.dir=run") == 0
+    assert "train on 12 raster" in capsys.readouterr().out
+    assert fcnseg("evaluate", "checkpoint=run/checkpoints/last.ckpt", *data, "hydra.run.dir=scores") == 0
+    scores = json.loads(Path("scores/metrics.json").read_text())
+    with np.load("scores/confusions.npz") as found, rasterio.open(tmp_path / "labels" / "scene.tif") as labels:
+        counted = next(found[key] for key in found.files if found[key].ndim == 3).sum(axis=(0, 2))
+        assert counted.tolist() == np.bincount(labels.read(1)[160:].ravel(), minlength=3).tolist()
+    assert scores["pixel_accuracy"] > 0.8
+    assert fcnseg("predict", "checkpoint=run/checkpoints/last.ckpt", "input=images", "output=out") == 0
+    with rasterio.open("out/masks/scene.tif") as mask, rasterio.open(tmp_path / "labels" / "scene.tif") as labels:
+        found, expected = mask.read(1), labels.read(1)
+    assert np.array_equal(found == 255, np.add.outer(np.arange(200), np.arange(200)) < 25), "where there is no data"
+    assert (found == expected)[160:].mean() == pytest.approx(scores["pixel_accuracy"], abs=0.05)
 
 
 def test_a_file_of_another_type_is_refused(fcnseg, tmp_path, capsys):

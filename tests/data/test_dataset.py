@@ -24,7 +24,7 @@ class Radar:
     """Images of two bands on a logarithmic scale, whose mean and deviation are known."""
 
     label_space = STREET11
-    scaling, mean, std = "decibel", (1.0, 2.0), (3.0, 4.0)
+    scaling, mean, std, clip = "decibel", (1.0, 2.0), (3.0, 4.0), 1.5
     mapping = SimpleNamespace(table=None)
 
     def __len__(self) -> int:
@@ -71,7 +71,14 @@ def test_wrappers_pass_on_what_a_dataset_tells_of_itself() -> None:
     assert [getattr(remapped, name) for name in TOLD[:3]] == [getattr(Radar, name) for name in TOLD[:3]]
     assert remapped.mapping.target.name == "cityscapes19", "the outer mapping is the one that masks went through last"
     facts = SegmentationData({"radar": remapped}, remapped, size=(4, 4)).image_facts()
-    expected = {"in_channels": 2, "image_type": "float32", "scaling": "decibel", "mean": (1, 2), "std": (3, 4)}
+    expected = {
+        "in_channels": 2,
+        "image_type": "float32",
+        "scaling": "decibel",
+        "mean": (1, 2),
+        "std": (3, 4),
+        "clip": 1.5,
+    }
     assert facts == expected
 
 

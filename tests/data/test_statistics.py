@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from fcnseg.data import statistics
-from fcnseg.data.statistics import channel_statistics
+from fcnseg.data.statistics import channel_statistics, normalisation
+from fcnseg.errors import InputError
 from fcnseg.labels import LabelSpace
+from fcnseg.models import create_model
 
 
 class Arrays:
@@ -72,3 +75,31 @@ def test_a_constant_channel_can_be_divided_by() -> None:
     mean, std = channel_statistics(Arrays([image]))
     assert (mean[0], std[0]) == (7, 1)
     assert std[1] > 8
+
+
+def test_what_is_no_data_is_left_out() -> None:
+    rng = np.random.default_rng(2)
+    image = rng.normal(100, 5, (60, 50, 3)).astype(np.float32)
+    image[:30] = np.nan
+    image[40:45, :, 1] = np.nan
+    image[..., 2] = np.nan
+    mean, std = channel_statistics(Arrays([image]))
+    for channel in range(2):
+        known = image[..., channel][~np.isnan(image[..., channel])].astype(float)
+        assert mean[channel] == pytest.approx(known.mean(), rel=1e-3)
+        assert std[channel] == pytest.approx(known.std(), rel=2e-2)
+    assert (mean[2], std[2]) == (0, 1)
+
+
+def test_percentiles_become_the_ends_of_the_range() -> None:
+    """0 to 1000 are 1001 equal steps: 2 % of them lie below 20."""
+    ramp = np.arange(1001, dtype=np.float32).reshape(7, 143, 1)
+    with_gap = np.concatenate([ramp, np.full((1, 143, 1), np.nan, np.float32)])
+    found = normalisation(Arrays([with_gap]), "percentiles")
+    assert (found.mean, found.std, found.clip) == ((500,), (480,), 1)
+    spec = {"in_channels": 1, "image_type": "float32", "mean": found.mean, "std": found.std, "clip": found.clip}
+    model = create_model("fcn32s_alexnet", num_classes=2, width=0.05, **spec)
+    values = torch.tensor([0, 20, 260, 500, 980, 1000, torch.nan]).view(1, 1, 1, 7)
+    assert model.normalise(values).flatten().tolist() == [-1, -1, -0.5, 0, 1, 1, 0]
+    with pytest.raises(InputError, match="statistics=minmax: expected one of moments, percentiles"):
+        normalisation(Arrays([ramp]), "minmax")

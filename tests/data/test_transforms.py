@@ -374,19 +374,64 @@ def test_integers_are_clipped_to_their_type() -> None:
 # Scaling
 
 
-def test_scalings_are_their_formulas_and_leave_no_signal_at_0() -> None:
+def test_scalings_are_their_formulas_and_no_signal_in_decibels_is_no_data() -> None:
     amplitude = np.array([[1, 10, 1000, 0.01], [0, -5, 2, 1e-30]])
     for dtype in (np.float32, np.float64):
         decibel = scale_values(amplitude.astype(dtype), "decibel")
         assert decibel.dtype == np.float32
-        assert decibel == pytest.approx(np.array([[0, 20, 60, -40], [0, 0, 6.0206, -600]]), abs=1e-4)
+        expected = np.array([[0, 20, 60, -40], [np.nan, np.nan, 6.0206, -600]])
+        assert decibel == pytest.approx(expected, abs=1e-4, nan_ok=True)
     intensity = scale_values(np.array([1, 100, 0], np.uint16), "decibel_intensity")
-    assert intensity == pytest.approx([0, 20, 0], abs=1e-5)
+    assert intensity == pytest.approx([0, 20, np.nan], abs=1e-5, nan_ok=True)
     assert scale_values(np.array([0, 1, 65535], np.uint16), "log") == pytest.approx([0, 0.693147, 11.090355])
+    for scaling in ("log", "decibel", "decibel_intensity", "window:40:400"):
+        assert np.isnan(scale_values(np.array([np.nan], np.float32), scaling)).all()
     image = noise(4, 5, 3)
     assert scale_values(image, None) is image
-    with pytest.raises(InputError, match="scaling 'dB': expected one of log, decibel, decibel_intensity"):
+    with pytest.raises(InputError, match="scaling='dB': expected one of log, decibel, decibel_intensity, or window:"):
         scale_values(image, "dB")
+
+
+def test_a_window_has_its_level_in_the_middle() -> None:
+    """DICOM PS3.3 C.11.2.1.3.2, LINEAR_EXACT: 0 up to level - width / 2, 1 from level + width / 2 on."""
+    units = np.array([-1000, -160, -60, 40, 140, 240, 3000], np.float32)
+    assert scale_values(units, "window:40:400") == pytest.approx([0, 0, 0.25, 0.5, 0.75, 1, 1])
+    assert scale_values(units.astype(np.int16), "window:-600:1500").max() == 1
+    for wrong in ("window", "window:40", "window:40:0", "window:a:400", "window:40:nan", "bone:40:400"):
+        with pytest.raises(InputError, match="window:LEVEL:WIDTH"):
+            scale_values(units, wrong)
+
+
+# No data
+
+
+def test_resizing_averages_what_is_known() -> None:
+    """Blocks of 2x2 with 0 to 4 pixels without data, by NumPy's own mean of those that are left."""
+    values = noise(4, 10, 6).astype(np.float32)
+    for block in range(5):
+        for pixel in range(block):
+            values[pixel // 2 :: 2, 2 * block + pixel % 2] = np.nan
+    blocks = values.reshape(2, 2, 5, 2, 6).swapaxes(1, 2).reshape(2, 5, 4, 6)
+    expected = np.where(
+        np.isnan(blocks).sum(axis=2) > 2,
+        np.nan,
+        np.nanmean(np.where(np.isnan(blocks).all(axis=2, keepdims=True), 0, blocks), axis=2),
+    )
+    np.testing.assert_allclose(resize_image(values, (2, 5)), expected, rtol=1e-5)
+    assert np.isfinite(resize_image(values, (8, 20))).any()
+
+
+@pytest.mark.parametrize("name", ["street", "none"])
+def test_augmentation_keeps_no_data_where_it_was(name: str) -> None:
+    """With changed colours, which depend on mean and deviation of the whole image."""
+    image = noise(40, 60, 5).astype(np.float32)
+    image[:, :30] = np.nan
+    mask = np.where(np.isnan(image[..., 0]), 255, 1).astype(np.uint8)
+    pipeline = street_pipeline((40, 60), scale=(1, 1), colour=1) if name == "street" else resize_pipeline((40, 60))
+    for seed in range(5):
+        found, labels = pipeline(image, mask, seed)
+        np.testing.assert_array_equal(np.isnan(found).all(axis=2), labels == 255)
+        assert np.isfinite(found[labels == 1]).all()
 
 
 # torchvision

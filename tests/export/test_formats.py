@@ -172,6 +172,19 @@ def test_masks_and_normalised_images(model: FCN, tmp_path: Path) -> None:
     assert (Predictor(exported)(image).mask == Predictor(model, device="cpu")(image).mask).mean() > 0.999
 
 
+def test_no_data_is_0_in_a_file_as_in_the_network(tmp_path: Path) -> None:
+    """nan, and normalised values that are cut off."""
+    options = {"mean": [5, 7], "std": [2, 3], "image_type": "float32", "clip": 1.5}
+    model = create_model("fcn32s_alexnet", num_classes=3, in_channels=2, width=0.05, **options).eval()
+    torch.nn.init.normal_(model.score_fr.weight)
+    images = 6 + 4 * torch.randn(1, 2, 70, 80)
+    images[..., :30] = torch.nan
+    by_hand = ((images - torch.tensor([5, 7.0]).view(2, 1, 1)) / torch.tensor([2, 3.0]).view(2, 1, 1)).clamp(-1.5, 1.5)
+    expected = model(by_hand.nan_to_num()).detach()
+    export(model, Recipe("onnx"), tmp_path / "model.onnx")
+    torch.testing.assert_close(load_exported(tmp_path / "model.onnx").logits(images), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_foreign_files_are_one_line(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), tmp_path / "linear.pt2")
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])

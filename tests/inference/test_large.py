@@ -189,6 +189,15 @@ def test_without_data_there_is_no_class(tmp_path: Path, kind: str) -> None:
     with rasterio.open(tmp_path / "mask.tif") as mask:
         found = mask.read(1)
     np.testing.assert_array_equal(found == 255, (values == 0).all(axis=2))
+    # What is seen there is the mean, 0 once normalised.
+    values[20:40, :30] = 500
+    Predictor(model, device="cpu", scale="native").segment_file(
+        raster(tmp_path / "mean.tif", values, **GROUND), tmp_path / "other.tif"
+    )
+    with rasterio.open(tmp_path / "other.tif") as mask:
+        np.testing.assert_array_equal(mask.read(1)[found != 255], found[found != 255])
+    whole = Predictor(model, device="cpu", scale="native")
+    np.testing.assert_array_equal(whole(scene).mask, whole(tmp_path / "mean.tif").mask)
 
 
 @pytest.mark.parametrize(

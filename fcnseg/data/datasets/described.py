@@ -4,7 +4,7 @@
     version: 1
     label_space: {name, classes, palette, ids, ignored_ids}
     reading: how files are read, the settings of `fcnseg.data.datasets.pairs.Pairs`
-    images: {channels, dtype, mean, std}, the last two by channel over the training images, in their values
+    images: {channels, dtype, mean, std, clip}, see `fcnseg.data.statistics.Normalisation`, over the training images
     splits:
       train:
         sizes: {480x360: 367}
@@ -47,6 +47,7 @@ class Described(Pairs):
 
     Attributes:
         mean, std: per channel over the training images, in image values.
+        clip: where normalised values are cut off, or None.
 
     Raises:
         InputError: when the description is missing, damaged or of another version, it has no such split, or a
@@ -59,6 +60,7 @@ class Described(Pairs):
         pairs = split_of(description, split, path)["pairs"]
         self.mean: tuple[float, ...] = tuple(description["images"]["mean"])
         self.std: tuple[float, ...] = tuple(description["images"]["std"])
+        self.clip: float | None = description["images"].get("clip")
         columns = {key: [str(pair[key]) for pair in pairs] for key in ("image", "label", "name")}
         images, labels = ([path.parent / file for file in columns[key]] for key in ("image", "label"))
         space = LabelSpace(**description["label_space"])

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from fcnseg.data.files.images import Colour, read_image, read_label
+from fcnseg.data.files.images import Colour, known_pixels, read_image, read_label
 from fcnseg.data.files.listing import list_images
 from fcnseg.data.files.path_list import PathList
-from fcnseg.data.resizing import SCALINGS, scale_values
+from fcnseg.data.files.rasters import Window, may_lack_data
+from fcnseg.data.files.values import without_data
+from fcnseg.data.files.windows import image_window, label_window
+from fcnseg.data.resizing import check_scaling, scale_values
 from fcnseg.errors import InputError
-from fcnseg.labels import LabelSpace
+from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 
 class Pairs:
@@ -26,7 +29,7 @@ class Pairs:
         label_space: what the values, or the colours, in the label files mean.
         names: how samples are called; by default the images' names without their endings.
         channels: of the images; 3 is RGB where files have 8 bits, see `read_image`.
-        scaling: None, or a logarithmic scale for radar images, see `scale_values`.
+        scaling: None, or a scale for radar or medical images, see `scale_values`.
         labels_as: "index" where label files hold class ids, "colour" where they hold the palette's colours.
         label_channel: the channel that holds the ids in label files of several, counted from 0.
         ignored_colours: further colours that are legal in label files and become the ignore index.
@@ -55,8 +58,7 @@ class Pairs:
             raise InputError(f"channels={channels!r}: expected a whole number from 1 on")
         if labels_as not in ("index", "colour"):
             raise InputError(f"labels_as={labels_as!r}: expected index or colour")
-        if scaling is not None and scaling not in SCALINGS:
-            raise InputError(f"scaling={scaling!r}: expected one of {', '.join(SCALINGS)}")
+        check_scaling(scaling)
         self.images, self.labels, self.label_space = PathList(images), PathList(labels), label_space
         self.channels, self.scaling, self.label_channel = channels, scaling, label_channel
         self.colours = _colour_ids(label_space, ignored_colours) if labels_as == "colour" else None
@@ -68,24 +70,59 @@ class Pairs:
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
         """The (H, W, channels) image, the (H, W) uint8 mask with 255 ignored, and the name.
 
-        The image is in its file's values, or in float32 by `scaling`.
+        The image is in its file's values, or in float32 by `scaling`. Where no channel has data, it is nan and the
+        mask ignores it, as it does what the label declares to be no data.
 
         Raises:
             InputError: naming the file, when it is unreadable, its label has another size, or a value
                 outside the label space.
         """
-        image, mask = read_image(self.images[index], self.channels), self.mask(index)
+        image, path = scale_values(read_image(self.images[index], self.channels), self.scaling), self.labels[index]
+        values = self.read_values(path)
+        mask = self._decoded(path, values, labelled(path, values, image))
         if image.shape[:2] != mask.shape:
             raise InputError(
-                f"{self.labels[index]}: label is {mask.shape[1]}x{mask.shape[0]}, "
+                f"{path}: label is {mask.shape[1]}x{mask.shape[0]}, "
                 f"its image {image.shape[1]}x{image.shape[0]}; expected the same size"
             )
-        return scale_values(image, self.scaling), mask, self.name(index)
+        return image, mask, self.name(index)
 
     def mask(self, index: int) -> np.ndarray:
-        """The (H, W) uint8 mask alone, without reading the image."""
+        """The (H, W) uint8 mask alone, without reading the image where that cannot lack data."""
+        if self._may_lack_data(index):
+            return self[index][1]
+        values = self.read_values(self.labels[index])
+        return self._decoded(self.labels[index], values, labelled(self.labels[index], values))
+
+    def window(self, index: int, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """The (h, w, channels) image and (h, w) uint8 mask of a window within a sample, without the rest of the files.
+
+        Raises:
+            InputError: as for a sample, or when a file cannot be read by windows.
+        """
+        image = scale_values(image_window(self.images[index], self.channels, window), self.scaling)
+        return image, self._window_mask(index, window, without_data(image))
+
+    def window_mask(self, index: int, window: Window) -> np.ndarray:
+        """The (h, w) uint8 mask of a window alone, without reading the image where that cannot lack data."""
+        if self._may_lack_data(index):
+            return self.window(index, window)[1]
+        return self._window_mask(index, window, None)
+
+    def _window_mask(self, index: int, window: Window, absent: np.ndarray | None) -> np.ndarray:
         path = self.labels[index]
-        return self.label_space.decode(self.read_values(path), str(path))
+        values, known = label_window(path, window, channel=self.label_channel, colours=self.colours)
+        return self._decoded(path, values, known if absent is None else known & ~absent)
+
+    def _may_lack_data(self, index: int) -> bool:
+        return self.scaling is not None or may_lack_data(self.images[index])
+
+    def _decoded(self, path: Path, values: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 mask of a label's values, whatever stands where it does not count."""
+        if known.all():
+            return self.label_space.decode(values, str(path))
+        mask = self.label_space.decode(np.where(known, values, self.label_space.ids[0]), str(path))
+        return np.where(known, mask, np.uint8(IGNORE_INDEX))
 
     def name(self, index: int) -> str:
         """How a sample is called."""
@@ -142,6 +179,23 @@ class PairedFiles(Pairs):
     def __init__(self, pairs: str | Path, label_space: LabelSpace, **reading: Any) -> None:
         images, labels = zip(*_rows(Path(pairs)), strict=True)
         super().__init__(images, labels, label_space, **reading)
+
+
+def labelled(label: Path, values: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
+    """(H, W) bool: where a label counts, which is where it declares to have data and its image has some.
+
+    Args:
+        label: the file.
+        values: (H, W), what was read of it.
+        image: (H, W, C) after scaling; one of another size, or none, says nothing.
+
+    Raises:
+        InputError: when the file is damaged.
+    """
+    declared = known_pixels(label) if label.suffix.lower() in (".tif", ".tiff") else None
+    known = np.ones(values.shape, bool) if declared is None else declared
+    absent = without_data(image) if image is not None and image.shape[:2] == values.shape else None
+    return known if absent is None else known & ~absent
 
 
 def _by_name(folder: Path, recursive: bool) -> dict[str, Path]:

@@ -26,6 +26,7 @@ from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.datasets.splits import split_blocks, split_files
 from fcnseg.data.files.images import read_label
 from fcnseg.data.files.listing import labels_of, require_folder, visible_images
+from fcnseg.data.files.values import require_bytes
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import SYNTHIA, SYNTHIA_CITYSCAPES
 
@@ -138,6 +139,7 @@ def read_text(path: Path) -> np.ndarray:
         InputError: when the file is unreadable, a value is no id, or the rows differ in length.
     """
     try:
+        require_bytes(path, path.stat().st_size, "rows of ids")
         lines = [line for line in path.read_bytes().splitlines() if line.strip()]
         values = np.array(b" ".join(lines).split(), np.uint16)
     except (OSError, ValueError, OverflowError) as error:

@@ -8,44 +8,51 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from fcnseg.data.files.rasters import (
+    bands_of,
+    declares_no_data,
+    import_rasterio,
+    is_tiff,
+    is_whole,
+    rasterio_for,
+    read_bands,
+    require_channels,
+)
+from fcnseg.data.files.values import as_file_values, max_bytes, require_bytes
 from fcnseg.errors import InputError
-
-MAX_PIXELS = 178_956_970
-"""Larger images pass for decompression bombs, as with PIL; the environment variable FCNSEG_MAX_PIXELS overrides it."""
 
 Colour = tuple[int, int, int]
 
 BYTES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
-TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 
 
-def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
+def read_image(path: str | Path, channels: int = 3, fill: Sequence[float] | None = None) -> np.ndarray:
     """Read an image file as (H, W, channels), in the file's own values: uint8, uint16 or float32.
 
     Three channels of an 8-bit file are RGB, whatever it holds: grey is repeated, alpha dropped, a palette expanded.
     Otherwise the file must have exactly so many channels. Integers of other types and 64-bit floats become float32,
-    and complex numbers (SAR) their amplitude; in all of these NaN, infinities and nodata become 0. An orientation in
-    EXIF is carried out.
+    and complex numbers (SAR) their amplitude. An orientation in EXIF is carried out.
+
+    What is no data is nan: infinities in floats, and what a TIFF declares so by a value (GDAL_NODATA) or a mask band.
+    An image of integers that declares it is therefore float32, unless a `fill` is given.
 
     Args:
         path: PNG, JPEG, BMP, WebP, PPM, TIFF or GeoTIFF.
         channels: how many to read.
+        fill: per channel, what stands for no data in integers of 8 and 16 bits, which then keep their type.
 
     Raises:
-        InputError: when the file is missing, damaged, larger than `MAX_PIXELS`, or has another number of channels.
+        InputError: when the file is missing, damaged, takes more than `max_bytes`, or has another number of channels.
     """
     path = Path(path)
     with _decoding(path):
-        return _read(path, channels)
+        return _read(path, channels, fill=fill)
 
 
 def read_label(
@@ -64,13 +71,11 @@ def read_label(
     """
     path = Path(path)
     with _decoding(path):
-        if colours is not None:
-            return _look_up(path, _read(path, 3), colours)
-        if channel is not None:
-            return _channel(path, _read(path, None), channel)
+        if colours is not None or channel is not None:
+            return label_values(path, _read(path, None if colours is None else 3, raw=True), channel, colours)
         with _opened(path) as image:
             if image is None or _is_turned_tiff(image):
-                values = _channel(path, _read(path, None), None)
+                values = label_values(path, _read(path, None, raw=True))
             elif image.mode in ("L", "P", "1") or image.mode.startswith("I"):
                 values = _upright(np.asarray(image), _orientation(image))
             else:
@@ -100,7 +105,7 @@ def picture_pixels(image: Image.Image, channels: int = 3, source: str = "image")
         if image.mode in ("P", "1"):
             image = image.convert("RGB" if image.mode == "P" else "L")
         pixels = _with_channels(np.array(image))
-        _require(channels, pixels.shape[2], pixels.dtype.name, source)
+        require_channels(channels, pixels.shape[2], pixels.dtype.name, source)
     return _upright(as_file_values(pixels), _orientation(image))
 
 
@@ -118,7 +123,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
                 turned = _orientation(image) >= 5
                 return (image.width, image.height) if turned else (image.height, image.width)
         except (UnidentifiedImageError, Image.DecompressionBombError):
-            with _rasterio(path).open(path) as raster:
+            with rasterio_for(path).open(path) as raster:
                 return raster.height, raster.width
 
 
@@ -133,12 +138,27 @@ def is_turned(path: str | Path) -> bool:
         return False
 
 
-def max_pixels() -> int:
-    """The number of pixels beyond which an image is refused."""
-    given = os.environ.get("FCNSEG_MAX_PIXELS", str(MAX_PIXELS))
-    if not given.isdecimal() or int(given) == 0:
-        raise InputError(f"FCNSEG_MAX_PIXELS={given}: expected a whole number of pixels above 0")
-    return int(given)
+def known_pixels(path: str | Path) -> np.ndarray | None:
+    """(H, W) bool, false where a label file declares by a value or a mask band that it has no data.
+
+    None where it has it everywhere, as in all formats but TIFF.
+
+    Raises:
+        InputError: when the file is missing or damaged.
+    """
+    path = Path(path)
+    with _decoding(path):
+        if not is_tiff(path):
+            return None
+        with _opened(path) as image:
+            if image is not None and not _lacks_data(path, image):
+                return None
+            orientation = 1 if image is None else _orientation(image)
+        with rasterio_for(path).open(path, driver="GTiff") as raster:
+            if not declares_no_data(raster, [1]):
+                return None
+            require_bytes(path, raster.width * raster.height)
+            return _upright(raster.read_masks(1) > 0, orientation)
 
 
 # Opening
@@ -172,53 +192,65 @@ def _reason(path: Path, error: Exception) -> str:
 
 def _too_large(path: Path) -> InputError:
     return InputError(
-        f"{path}: cannot be read as an image (more than {max_pixels()} pixels, which may be a decompression bomb; "
-        "set the environment variable FCNSEG_MAX_PIXELS to allow as many as it has)"
+        f"{path}: cannot be read as an image (more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels, which may be a "
+        "decompression bomb; set the environment variable FCNSEG_MAX_BYTES to allow as many bytes as it has)"
     )
 
 
-def _require_size(path: Path, width: int, height: int) -> None:
-    if width * height > max_pixels():
-        raise _too_large(path)
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[ImageFile.ImageFile | None]:
+def _opened(path: Path, channels: int | None = None) -> Iterator[ImageFile.ImageFile | None]:
     """The file as PIL sees it, not decoded yet; None for a kind of TIFF that PIL does not know."""
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels() > 2 * Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels()  # only when asked for: PIL refuses at twice its own limit
+    if Image.MAX_IMAGE_PIXELS is not None and "FCNSEG_MAX_BYTES" in os.environ:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_bytes())  # PIL refuses at twice its own limit
     try:
         image = Image.open(path)
     except UnidentifiedImageError:
-        if not _is_tiff(path):
+        if not is_tiff(path):
             raise
         yield None
         return
     with image:
-        _require_size(path, *image.size)
+        samples = max(len(image.getbands()), channels or 1)
+        require_bytes(path, image.width * image.height * samples * _sample_bytes(image))
         yield image
 
 
-def _is_tiff(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(4) in TIFF_HEADS
+def _sample_bytes(image: ImageFile.ImageFile) -> int:
+    if image.mode in BYTES:
+        return 2 if _is_deep(image) else 1
+    return 2 if image.mode.startswith("I;16") else 4
+
+
+def _lacks_data(path: Path, image: ImageFile.ImageFile) -> bool:
+    """Whether a TIFF that PIL decodes has a value or a mask for no data, as far as rasterio is there and can tell."""
+    if image.format != "TIFF":
+        return False
+    try:
+        rasterio = import_rasterio()
+    except ImportError:
+        return False
+    try:
+        with rasterio.open(path, driver="GTiff") as raster:
+            return declares_no_data(raster, raster.indexes)
+    except rasterio.errors.RasterioIOError:
+        return False
 
 
 # Decoding
 
 
-def _read(path: Path, channels: int | None) -> np.ndarray:
-    """(H, W, C) pixels; `channels` None takes as many as there are."""
-    with _opened(path) as image:
-        if image is not None and _pil_is_exact(image, channels):
+def _read(path: Path, channels: int | None, fill: Sequence[float] | None = None, raw: bool = False) -> np.ndarray:
+    """(H, W, C) pixels; `channels` None takes all that there are; `fill` and `raw` as in `read_bands`."""
+    with _opened(path, channels) as image:
+        if image is not None and _pil_is_exact(image, channels) and (raw or not _lacks_data(path, image)):
             wanted = channels or (3 if image.mode in ("P", "PA") else len(image.getbands()))
             image.load()
             return picture_pixels(image, wanted, f"{path}: image")
         if image is None or image.format == "TIFF":
-            pixels = _read_raster(path, channels)
+            pixels = _read_raster(path, channels, fill, raw)
         else:
             pixels = _read_opencv(path, image)
-            _require(channels, pixels.shape[2], pixels.dtype.name, f"{path}: image")
+            require_channels(channels, pixels.shape[2], pixels.dtype.name, f"{path}: image")
         return _upright(pixels, 1 if image is None else _orientation(image))
 
 
@@ -264,33 +296,13 @@ def _read_opencv(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
     return as_file_values(np.ascontiguousarray(_with_channels(pixels)[..., order]))
 
 
-def _read_raster(path: Path, channels: int | None) -> np.ndarray:
+def _read_raster(path: Path, channels: int | None, fill: Sequence[float] | None, raw: bool) -> np.ndarray:
     """A TIFF with bands of any number and type."""
-    with _rasterio(path).open(path, driver="GTiff") as raster:
-        _require_size(path, raster.width, raster.height)
-        _require(channels, raster.count, raster.dtypes[0], f"{path}: image")
-        whole = raster.dtypes[0] in ("uint8", "uint16")
-        bands = raster.read() if whole else raster.read(masked=True).filled(0)
-    return as_file_values(np.ascontiguousarray(np.moveaxis(bands, 0, 2)))
-
-
-@cache
-def import_rasterio() -> Any:
-    """The package, quiet about images that lie nowhere.
-
-    Raises:
-        ImportError: where it is not installed.
-    """
-    rasterio = import_module("rasterio")
-    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)  # a plain TIFF is fine
-    return rasterio
-
-
-def _rasterio(path: Path) -> Any:
-    try:
-        return import_rasterio()
-    except ImportError:
-        raise InputError(f"{path}: this kind of TIFF needs rasterio; pip install fcnseg[geo]") from None
+    with rasterio_for(path).open(path, driver="GTiff") as raster:
+        bands, colours = bands_of(raster, channels, path)
+        sample = 4 if not is_whole(raster) or declares_no_data(raster, bands) else np.dtype(raster.dtypes[0]).itemsize
+        require_bytes(path, raster.width * raster.height * len(bands) * sample)
+        return read_bands(raster, bands, colours, fill=fill, raw=raw)
 
 
 # Values
@@ -298,23 +310,6 @@ def _rasterio(path: Path) -> Any:
 
 def _with_channels(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def as_file_values(pixels: np.ndarray) -> np.ndarray:
-    """uint8 and uint16 as they are, complex numbers as amplitudes, others as float32; 0 for NaN and infinity."""
-    if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
-        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    with np.errstate(over="ignore"):
-        values = (np.abs(pixels) if pixels.dtype.kind == "c" else pixels).astype(np.float32)
-    return np.nan_to_num(values, copy=False, nan=0, posinf=0, neginf=0)
-
-
-def _require(channels: int | None, found: int, dtype: str, source: str) -> None:
-    if channels not in (None, found):
-        raise InputError(
-            f"{source} has {found} channel{'s' * (found != 1)} of {dtype}; expected {channels}; "
-            f"channels={found} reads it"
-        )
 
 
 def _orientation(image: Image.Image) -> int:
@@ -339,8 +334,19 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 # Labels
 
 
-def _channel(path: Path, pixels: np.ndarray, channel: int | None) -> np.ndarray:
-    """One channel of whole numbers, as (H, W) uint16."""
+def label_values(
+    path: Path,
+    pixels: np.ndarray,
+    channel: int | None = None,
+    colours: Sequence[tuple[Colour, int]] | None = None,
+) -> np.ndarray:
+    """(H, W) uint16 of the (H, W, C) pixels of a label file; the arguments are those of `read_label`.
+
+    Raises:
+        InputError: naming the file, when it holds something else.
+    """
+    if colours is not None:
+        return _look_up(path, pixels, colours)
     count = pixels.shape[2]
     if pixels.dtype.kind != "u" or (channel is None and count > 1):
         raise InputError(f"{path}: label has {count} channel{'s' * (count != 1)} of {pixels.dtype}; {_ONE_CHANNEL}")

@@ -13,7 +13,7 @@ from fcnseg.data.datasets.described import FORMAT, VERSION, Description
 from fcnseg.data.inspection.pairing import select
 from fcnseg.data.inspection.report import KINDS, Inspection, class_frequencies, sizes
 from fcnseg.data.inspection.samples import Facts
-from fcnseg.data.statistics import channel_statistics
+from fcnseg.data.statistics import normalisation
 from fcnseg.errors import InputError
 from fcnseg.labels import LabelSpace
 
@@ -23,6 +23,7 @@ def describe(
     facts: Mapping[str, Sequence[Facts]],
     reading: Mapping[str, Any],
     settings: Mapping[str, Any],
+    statistics: str = "moments",
 ) -> Description:
     """The description of an inspected dataset.
 
@@ -31,12 +32,13 @@ def describe(
         facts: by split, those of the pairs to describe.
         reading: how files are read.
         settings: of the command, to be written down.
+        statistics: how images are to be normalised, see `fcnseg.data.statistics.normalisation`.
     """
     kept = {
         split.name: select(split.dataset, [f.index for f in facts[split.name]], **reading)
         for split in inspection.splits
     }
-    mean, std = channel_statistics(kept["train"])
+    found = normalisation(kept["train"], statistics)
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -45,8 +47,9 @@ def describe(
         "images": {
             "channels": kept["train"].channels,
             "dtype": str(kept["train"][0][0].dtype),
-            "mean": [round(value, 6) for value in mean],
-            "std": [round(value, 6) for value in std],
+            "mean": [round(value, 6) for value in found.mean],
+            "std": [round(value, 6) for value in found.std],
+            "clip": found.clip,
         },
         "splits": {split: _describe_split(chosen, inspection.label_space) for split, chosen in facts.items()},
         "left_out": _left_out(inspection, facts),

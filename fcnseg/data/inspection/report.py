@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "no pairs": ("error", "a split needs an image with a label of the same name, endings aside"),
     "unreadable image": ("error", "copy the file again, or leave the pair out"),
     "unreadable label": ("error", "copy the file again, or leave the pair out"),
-    "too many pixels": ("error", "the environment variable FCNSEG_MAX_PIXELS allows larger images"),
+    "too many bytes": ("error", "the environment variable FCNSEG_MAX_BYTES allows larger images"),
     "wrong number of channels": ("error", "channels=N reads images of N channels"),
     "image without label": ("error", "add the label, or move the image away"),
     "ambiguous name": ("error", "rename one of the two files"),

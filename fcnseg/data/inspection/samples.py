@@ -21,8 +21,11 @@ from PIL import Image
 
 from fcnseg.cores import available_cores
 from fcnseg.data.dataset import Remapped, SegmentationDataset, Subset, Wrapper
+from fcnseg.data.datasets.pairs import labelled
 from fcnseg.data.files.checksum import sha256
-from fcnseg.data.files.images import max_pixels, read_image
+from fcnseg.data.files.images import read_image
+from fcnseg.data.files.values import max_bytes
+from fcnseg.data.resizing import scale_values
 from fcnseg.errors import InputError
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
@@ -32,7 +35,7 @@ MANY_VALUES = 8
 CHUNK = 8  # pairs that a process gets at once; an interruption waits for no more than these
 
 MESSAGES = (
-    ("FCNSEG_MAX_PIXELS", "too many pixels"),
+    ("FCNSEG_MAX_BYTES", "too many bytes"),
     ("colours of no class", "colour of no class"),
     ("one channel of class indices", "label in colours"),
     (r"has \d+ channels? of", "wrong number of channels"),
@@ -132,7 +135,8 @@ def examine(split: InspectedSplit, index: int, checksums: bool = False) -> Facts
     if pixels is not None:
         found |= _image_facts(image, pixels, problems)
     if values is not None:
-        found |= _label_facts(split, label, values, problems)
+        seen = None if pixels is None else scale_values(pixels, getattr(split.files, "scaling", None))
+        found |= _label_facts(split, label, values, labelled(label, values, seen), problems)
     if pixels is not None and values is not None and pixels.shape[:2] != values.shape:
         detail = f"{values.shape[1]}x{values.shape[0]}, its image {pixels.shape[1]}x{pixels.shape[0]}"
         problems.append(Problem("label of another size", str(label), detail))
@@ -174,7 +178,7 @@ def examine_all(
         InputError: when a process was killed, as systems do where memory ends.
         KeyboardInterrupt: when interrupted, once the processes have ended.
     """
-    max_pixels()  # a setting that cannot be is refused once, not for each file
+    max_bytes()  # a setting that cannot be is refused once, not for each file
     tasks = [(i, index) for i, split in enumerate(splits) for index in range(len(split.dataset))]
     chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
     count = min(workers or available_cores(), len(chunks))
@@ -271,7 +275,7 @@ def _refusal(path: Path, what: str, message: str) -> Iterator[Problem]:
 
 
 def _image_facts(path: Path, pixels: np.ndarray, problems: list[Problem]) -> dict[str, Any]:
-    constant = bool((pixels == pixels[0, 0]).all())
+    constant = bool((pixels == pixels[0, 0]).all()) or _is_empty(pixels)
     if constant:
         value = ", ".join(f"{v:g}" for v in pixels[0, 0].tolist())
         problems.append(Problem("constant image", str(path), f"every pixel is {value}"))
@@ -283,6 +287,10 @@ def _image_facts(path: Path, pixels: np.ndarray, problems: list[Problem]) -> dic
     }
 
 
+def _is_empty(pixels: np.ndarray) -> bool:
+    return pixels.dtype.kind == "f" and bool(np.isnan(pixels).all())
+
+
 def _form(path: Path, pixels: np.ndarray) -> str:
     """The channels of an image file as they stand in it, and their type."""
     names = {"L": "grey", "LA": "grey and alpha", "P": "palette", "RGBA": "RGB and alpha", "1": "black and white"}
@@ -292,9 +300,11 @@ def _form(path: Path, pixels: np.ndarray) -> str:
     return f"{pixels.shape[2]} channel{'s' * (pixels.shape[2] != 1)} {pixels.dtype}"
 
 
-def _label_facts(split: InspectedSplit, path: Path, values: np.ndarray, problems: list[Problem]) -> dict[str, Any]:
+def _label_facts(
+    split: InspectedSplit, path: Path, values: np.ndarray, known: np.ndarray, problems: list[Problem]
+) -> dict[str, Any]:
     space: LabelSpace = split.files.label_space
-    counts = np.bincount(values.ravel(), minlength=65536)
+    counts = np.bincount(values[known], minlength=65536)
     present = np.flatnonzero(counts)
     outside = present[space.lookup[present] < 0].tolist()
     if outside:

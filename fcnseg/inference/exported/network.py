@@ -17,6 +17,7 @@ from torch import Tensor
 from fcnseg.errors import InputError
 from fcnseg.inference.device import default_device
 from fcnseg.models import segmented
+from fcnseg.models.fcn import normalised
 from fcnseg.models.spec import ModelSpec
 
 KEY = "fcnseg"
@@ -97,7 +98,7 @@ class Exported(ABC):
             raise InputError(f"{self.path}: takes images of {expected}, not {found} (HxW)")
         if not self.facts["normalise"]:
             images = images.flip(1) if self.spec.channel_order == "bgr" else images
-            images = ((images - self._mean) / self._std).contiguous()
+            images = normalised(images, self._mean, self._std, self.spec).contiguous()
         try:
             return self.run(images)
         except Exception as error:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from fcnseg.data.datasets.pairs import PairedFiles, PairedFolder
 from fcnseg.data.files.images import read_image, read_label
 from fcnseg.data.files.listing import list_images, require_folder
+from fcnseg.data.inspection.samples import InspectedSplit, examine
 from fcnseg.errors import InputError
 from fcnseg.labels import LabelSpace
 from tests.data.refusals import complaint
@@ -331,7 +333,7 @@ def test_images_of_one_channel_and_their_logarithm(pair: tuple[Path, Path]) -> N
     assert np.array_equal(plain[0][0][..., 0], amplitudes)
     decibel = PairedFolder(images, labels, SPACE, channels=1, scaling="decibel")[0][0]
     assert decibel.dtype == np.float32
-    assert decibel[0, :, 0] == pytest.approx([0, 0, 20, 40])
+    assert decibel[0, :, 0] == pytest.approx([np.nan, 0, 20, 40], nan_ok=True)
     assert complaint(lambda: PairedFolder(images, labels, SPACE)[0]).endswith("expected 3; channels=1 reads it")
 
 
@@ -340,7 +342,7 @@ def test_images_of_one_channel_and_their_logarithm(pair: tuple[Path, Path]) -> N
     [
         ({"channels": 0}, "channels=0: expected a whole number from 1 on"),
         ({"labels_as": "color"}, "labels_as='color': expected index or colour"),
-        ({"scaling": "root"}, "scaling='root': expected one of log, decibel, decibel_intensity"),
+        ({"scaling": "root"}, "scaling='root': expected one of log, decibel, decibel_intensity, or window:LEVEL:WIDTH"),
         (
             {"labels_as": "colour", "ignored_colours": [(255, 0, 0)]},
             "label space three: colour (255, 0, 0) means two things; labels_as=index needs none",
@@ -412,3 +414,28 @@ def test_mistakes_in_a_csv_file_are_named_with_their_row(
         file.write_bytes(content)
     expected = f"{file}{message}".replace("ROOT", str(file.parent))
     assert complaint(lambda: PairedFiles(file, SPACE)).startswith(expected)
+
+
+def test_masks_ignore_what_is_no_data_in_the_image_or_the_label(tmp_path: Path) -> None:
+    """A value in one, another in the other; what stands in the label there need be no class."""
+    for folder, values, nodata in (("images", [[5, 0, 7, 8]], 0), ("labels", [[0, 99, 77, 1]], 77)):
+        (tmp_path / folder).mkdir()
+        options = {"height": 1, "width": 4, "count": 1, "dtype": "uint16", "nodata": nodata}
+        with rasterio.open(tmp_path / folder / "a.tif", "w", driver="GTiff", **options) as file:
+            file.write(np.array([values], np.uint16))
+    dataset = PairedFolder(tmp_path / "images", tmp_path / "labels", SPACE, channels=1)
+    image, mask, _ = dataset[0]
+    np.testing.assert_array_equal(image[..., 0], [[5, np.nan, 7, 8]])
+    assert mask.tolist() == [[0, 255, 255, 1]]
+    assert dataset.mask(0).tolist() == mask.tolist()
+    facts = examine(InspectedSplit("train", dataset), 0)
+    assert (facts.problems, facts.pixels.tolist(), facts.ignored) == ((), [1, 1, 0], 2)
+
+
+def test_in_decibels_masks_ignore_what_has_no_signal(tmp_path: Path) -> None:
+    for folder, values in (("images", [[3, 0]]), ("labels", [[1, 1]])):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.array(values, np.uint8)).save(tmp_path / folder / "a.png")
+    dataset = PairedFolder(tmp_path / "images", tmp_path / "labels", SPACE, channels=1, scaling="decibel")
+    assert dataset[0][1].tolist() == dataset.mask(0).tolist() == [[1, 255]]
+    assert examine(InspectedSplit("train", dataset), 0).pixels.tolist() == [0, 1, 0]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from fcnseg.data import Sbd, Voc
-from fcnseg.data.datasets.voc import difference
+from fcnseg.data.datasets.voc import difference, unpacked_size
 from fcnseg.data.files.listing import read_names
 from fcnseg.errors import InputError
 from tests.data import layouts
@@ -92,6 +92,20 @@ def test_missing_parts_are_named(voc: Path, sbd: Path, tmp_path: Path) -> None:
     (voc / "SegmentationClass" / "2007_000033.png").unlink()
     with pytest.raises(InputError, match=r"2007_000033.png: no such label file"):
         Voc(voc, "val")
+
+
+def test_a_label_that_unpacks_to_too_much_is_refused_before_it_is(sbd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros, a thousand times smaller when packed than the limit allows."""
+    path = sbd / "cls" / "2008_000003.mat"
+    label = {"GTcls": {"Segmentation": np.zeros((3000, 1000), np.uint8)}}
+    for packed in (True, False):
+        savemat(path, label, do_compression=packed)
+        monkeypatch.setenv("FCNSEG_MAX_BYTES", "4000000")
+        assert unpacked_size(path, 10**9) == pytest.approx(3e6, rel=0.01)
+        monkeypatch.setenv("FCNSEG_MAX_BYTES", "2999999")
+        monkeypatch.setattr("scipy.io.loadmat", lambda _: pytest.fail("unpacked"))
+        with pytest.raises(InputError, match=r"2008_000003.mat: cannot be read as a label of SBD \(it takes \d+ bytes"):
+            Sbd(sbd, "val").read_values(path)
 
 
 @pytest.mark.parametrize("content", ["nothing", "cut", "other", "wrong"])

@@ -4,6 +4,7 @@ import io
 import sys
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,8 @@ import pytest
 import rasterio
 from PIL import Image, ImageOps
 
-from fcnseg.data.files.images import picture_pixels, read_image, read_label
+from fcnseg.data.files.images import known_pixels, picture_pixels, read_image, read_label
+from fcnseg.data.files.values import without_data
 from fcnseg.errors import InputError
 from tests.data.refusals import complaint
 
@@ -95,24 +97,68 @@ def test_complex_radar_images_become_their_amplitude(tmp_path: Path, dtype: str)
 @pytest.mark.parametrize(
     ("dtype", "nodata", "expected"),
     [
-        ("float32", None, [[1.5, 0], [0, 0]]),
-        ("float32", 1.5, [[0, 0], [0, 0]]),
-        ("float64", -9999, [[1.5, 0], [0, 0]]),
+        ("float32", None, [[1.5, np.nan], [np.nan, np.nan]]),
+        ("float32", 1.5, [[np.nan, np.nan], [np.nan, np.nan]]),
+        ("float64", -9999, [[1.5, np.nan], [np.nan, np.nan]]),
     ],
 )
-def test_what_is_no_data_in_floats_is_0(tmp_path: Path, dtype: str, nodata: float, expected: list) -> None:
+def test_what_is_no_data_in_floats_is_nan(tmp_path: Path, dtype: str, nodata: float, expected: list) -> None:
     values = np.array([[1.5, np.nan], [np.inf, -np.inf if dtype == "float32" else -9999]], dtype)
     read = read_image(write_raster(tmp_path / "a.tif", values[..., None], nodata=nodata), 1)
-    assert read[..., 0].tolist() == expected
+    np.testing.assert_array_equal(read[..., 0], np.array(expected, np.float32))
 
 
-def test_nodata_of_signed_integers_is_0_and_of_unsigned_ones_stays(tmp_path: Path) -> None:
-    heights = np.array([[[-32768], [12], [-7]]], np.int16)
-    assert read_image(write_raster(tmp_path / "a.tif", heights, nodata=-32768), 1)[..., 0].tolist() == [[0, 12, -7]]
-    counts = np.array([[[65535], [12], [7]]], np.uint16)
-    read = read_image(write_raster(tmp_path / "b.tif", counts, nodata=65535), 1)
-    assert read.dtype == np.uint16
-    assert read[..., 0].tolist() == [[65535, 12, 7]]
+@pytest.mark.parametrize(("dtype", "channels"), [("int16", 1), ("uint16", 1), ("uint8", 1), ("uint16", 4)])
+def test_a_value_for_no_data_makes_integers_floats(tmp_path: Path, dtype: str, channels: int) -> None:
+    nodata = int(np.iinfo(dtype).max)
+    values = np.dstack([[[nodata, 12, 7]]] * channels).astype(dtype)
+    file = write_raster(tmp_path / "a.tif", values, nodata=nodata)
+    read = read_image(file, channels)
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, np.dstack([[[np.nan, 12, 7]]] * channels))
+    filled = read_image(file, channels, fill=[4.6] * channels)
+    if dtype == "int16":
+        np.testing.assert_array_equal(filled, read)  # which is float32 in any case
+    else:
+        assert filled.dtype == dtype
+        np.testing.assert_array_equal(filled, np.dstack([[[5, 12, 7]]] * channels))
+    clean = write_raster(tmp_path / "b.tif", values)
+    assert np.array_equal(read_image(clean, channels), values)
+
+
+def test_8_bit_pictures_may_declare_no_data_as_well(tmp_path: Path) -> None:
+    """Grey, RGB and a palette, each read as RGB; the place without data is one that has it in no band."""
+    grey, rgb = np.array([[[0], [9]]], np.uint8), np.array([[[0, 0, 0], [0, 5, 9]]], np.uint8)
+    read = read_image(write_raster(tmp_path / "grey.tif", grey, nodata=0))
+    np.testing.assert_array_equal(read, [[[np.nan] * 3, [9] * 3]])
+    read = read_image(write_raster(tmp_path / "rgb.tif", rgb, nodata=0, photometric="RGB"))
+    np.testing.assert_array_equal(read, [[[np.nan] * 3, [np.nan, 5, 9]]])
+    assert without_data(read).tolist() == [[True, False]]
+    write_raster(tmp_path / "palette.tif", grey, photometric="palette")
+    with rasterio.open(tmp_path / "palette.tif", "r+") as file:
+        file.write_colormap(1, {0: (0, 0, 0), 9: (10, 20, 30)})
+        file.nodata = 0
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.tif"), [[[np.nan] * 3, [10, 20, 30]]])
+
+
+@pytest.mark.parametrize("internal", [True, False])
+def test_a_mask_band_tells_what_is_no_data(tmp_path: Path, internal: bool) -> None:
+    pixels = noise(16, 16, 3)
+    known = noise(16, 16) > 99
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal):
+        write_raster(tmp_path / "a.tif", pixels, photometric="RGB")
+        with rasterio.open(tmp_path / "a.tif", "r+") as file:
+            file.write_mask(known)
+    assert (tmp_path / "a.tif.msk").exists() is not internal
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), np.where(known[..., None], pixels, np.nan))
+    np.testing.assert_array_equal(known_pixels(tmp_path / "a.tif"), known)
+    assert read_label(tmp_path / "a.tif", channel=1).tolist() == pixels[..., 1].tolist()
+
+
+def test_alpha_is_no_mask(tmp_path: Path) -> None:
+    pixels = noise(5, 7, 4)
+    file = write_raster(tmp_path / "a.tif", pixels, photometric="RGB", alpha="unspecified")
+    assert np.array_equal(read_image(file), pixels[..., :3])
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("PNG", "uint8"), ("BMP", "uint8"), ("WEBP", "uint8"), ("PPM", "uint8")])
@@ -421,7 +467,7 @@ def test_deep_and_raster_files_with_random_damage_are_read_or_refused(tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["png", "deep", "raster"])
-def test_the_limit_of_pixels_is_checked_first_and_can_be_moved(
+def test_the_limit_of_bytes_is_checked_first_and_can_be_moved(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "a"
@@ -431,14 +477,19 @@ def test_the_limit_of_pixels_is_checked_first_and_can_be_moved(
         write_deep_png(file, noise(30, 40, 3, dtype="uint16"), colour_type=2)
     else:
         write_raster(file, noise(30, 40, 3, dtype="float32"))
-    monkeypatch.setenv("FCNSEG_MAX_PIXELS", "1200")
+    size = read_image(file).nbytes
+    assert size == 30 * 40 * 3 * {"png": 1, "deep": 2, "raster": 4}[kind]
+    monkeypatch.setenv("FCNSEG_MAX_BYTES", str(size))
     assert read_image(file).shape == (30, 40, 3)
-    monkeypatch.setenv("FCNSEG_MAX_PIXELS", "1199")
+    monkeypatch.setenv("FCNSEG_MAX_BYTES", str(size - 1))
+    for library, function in ((Image.Image, "convert"), (cv2, "imdecode"), (rasterio.DatasetReader, "read")):
+        with suppress(TypeError):  # a type of an extension
+            monkeypatch.setattr(library, function, lambda *_: pytest.fail("decoded before it was refused"))
     message = complaint(lambda: read_image(file))
-    assert message.startswith(f"{file}: cannot be read as an image (more than 1199 pixels")
-    assert "FCNSEG_MAX_PIXELS" in message
-    monkeypatch.setenv("FCNSEG_MAX_PIXELS", "many")
-    assert complaint(lambda: read_image(file)).startswith("FCNSEG_MAX_PIXELS=many: expected a whole number")
+    assert message.startswith(f"{file}: cannot be read as an image (it takes {size} bytes, more than {size - 1}")
+    assert "FCNSEG_MAX_BYTES" in message
+    monkeypatch.setenv("FCNSEG_MAX_BYTES", "many")
+    assert complaint(lambda: read_image(file)).startswith("FCNSEG_MAX_BYTES=many: expected a whole number")
 
 
 def test_images_beyond_pils_own_limit_are_read_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,18 +497,19 @@ def test_images_beyond_pils_own_limit_are_read_when_asked_for(tmp_path: Path, mo
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     file = tmp_path / "a.png"
     Image.fromarray(noise(30, 40, 3)).save(file)
-    monkeypatch.setenv("FCNSEG_MAX_PIXELS", "900")
-    assert "more than 900 pixels" in complaint(lambda: read_image(file))
-    monkeypatch.setenv("FCNSEG_MAX_PIXELS", "2000")
+    assert "more than 1000 pixels" in complaint(lambda: read_image(file))
+    monkeypatch.setenv("FCNSEG_MAX_BYTES", "900")
+    assert "more than 900, and may be" in complaint(lambda: read_image(file))
+    monkeypatch.setenv("FCNSEG_MAX_BYTES", "4000")
     assert np.array_equal(read_image(file), noise(30, 40, 3))
 
 
 def test_without_rasterio_its_files_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fcnseg.data.files import images
+    from fcnseg.data.files import rasters
 
     floats = write_raster(tmp_path / "a.tif", noise(5, 7, 5, dtype="float32"))
     plain = write_raster(tmp_path / "b.tif", noise(5, 7, 3))
-    images.import_rasterio.cache_clear()
+    rasters.import_rasterio.cache_clear()
     monkeypatch.setitem(sys.modules, "rasterio", None)  # what Python does for a module that cannot be imported
     assert complaint(lambda: read_image(floats, 5)) == (
         f"{floats}: this kind of TIFF needs rasterio; pip install fcnseg[geo]"

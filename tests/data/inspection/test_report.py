@@ -147,7 +147,7 @@ def put_every_defect(train: Folders, val: Folders) -> dict[str, list[str]]:
     return {
         "unreadable image": ["empty.png", "link.png", "pipe.png", "text.png", "unfinished.png"],
         "unreadable label": ["fuzzy.png"],
-        "too many pixels": ["large.png"],
+        "too many bytes": ["large.png"],
         "image without label": ["lonely image.png"],
         "ambiguous name": ["twice.png"],
         "label of another size": ["flat.png"],
@@ -185,7 +185,7 @@ def test_one_report_names_every_defect(tmp_path: Path) -> None:
     assert severities == sorted(severities, key=("error", "warning", "note").index)
 
     assert details(inspection, "value outside the label space")[1] == "42 on 640 pixels"
-    assert "FCNSEG_MAX_PIXELS" in details(inspection, "too many pixels")[0]
+    assert "FCNSEG_MAX_BYTES" in details(inspection, "too many bytes")[0]
     assert "labels_as=colour" in details(inspection, "label in colours")[0]
     assert details(inspection, "label of another size") == ["40x24, its image 40x48"]
     assert "a link to nothing" in details(inspection, "unreadable image")
@@ -289,12 +289,14 @@ def test_subfolders_pair_by_their_path(folders: Folders) -> None:
 
 def test_pictures_are_allowed_up_to_the_limit(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     folders.add("one")
-    monkeypatch.setenv("FCNSEG_MAX_PIXELS", str(SHAPE[0] * SHAPE[1] - 1))
-    assert found(inspect([folders.part()]))["too many pixels"] == ["one.png", "one.png"]
-    monkeypatch.setenv("FCNSEG_MAX_PIXELS", str(SHAPE[0] * SHAPE[1]))
+    monkeypatch.setenv("FCNSEG_MAX_BYTES", str(SHAPE[0] * SHAPE[1] - 1))
+    assert found(inspect([folders.part()]))["too many bytes"] == ["one.png", "one.png"]
+    monkeypatch.setenv("FCNSEG_MAX_BYTES", str(3 * SHAPE[0] * SHAPE[1] - 1))
+    assert found(inspect([folders.part()])) == {"too many bytes": ["one.png"]}  # the label takes a third
+    monkeypatch.setenv("FCNSEG_MAX_BYTES", str(3 * SHAPE[0] * SHAPE[1]))
     assert found(inspect([folders.part()])) == {}
-    monkeypatch.setenv("FCNSEG_MAX_PIXELS", "many")
-    with pytest.raises(InputError, match="FCNSEG_MAX_PIXELS=many"):
+    monkeypatch.setenv("FCNSEG_MAX_BYTES", "many")
+    with pytest.raises(InputError, match="FCNSEG_MAX_BYTES=many"):
         inspect([folders.part()])
 
 
