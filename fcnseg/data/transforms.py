@@ -137,7 +137,8 @@ class Pipeline:
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Augment an (H, W, C) image and its (H, W) mask; the same seed gives the same pair."""
-        self.compose.set_random_seed(seed)
+        # One generator for all: `set_random_seed` would begin one in each transform with the same numbers.
+        self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         out = self.compose(image=image, mask=mask)
         return out["image"], out["mask"]
 

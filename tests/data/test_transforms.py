@@ -170,6 +170,21 @@ def test_the_result_has_the_size_and_the_inputs_stay_as_they_were() -> None:
     assert np.array_equal(mask, before[1])
 
 
+def test_scale_place_and_mirroring_have_nothing_to_do_with_each_other() -> None:
+    """Red and green tell row and column, so that a crop says where it comes from, at which scale, and which way."""
+    rows, columns = np.mgrid[:180, :240].astype(np.uint8)
+    image, mask = np.stack([rows, columns, rows], axis=2), np.zeros((180, 240), np.uint8)
+    augment = street_pipeline((60, 80), scale=(1.2, 1.75), colour=0)
+    found = []
+    for seed in range(400):
+        crop = augment(image, mask, seed)[0].astype(float)
+        scale = 3 * 40 / (crop[50, 40, 0] - crop[10, 40, 0])
+        top, left = (crop[..., channel].min() / 3 * scale for channel in (0, 1))
+        found.append((scale, top / (60 * scale - 60), left / (80 * scale - 80), crop[30, 60, 1] < crop[30, 20, 1]))
+    correlations = np.corrcoef(np.array(found, float).T) - np.eye(4)
+    assert np.abs(correlations).max() < 0.15, "three standard deviations of independent numbers"
+
+
 # Geometry
 
 
