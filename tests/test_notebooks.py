@@ -7,7 +7,10 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-SHORTER = {"01_quickstart": {"max_steps=200": "max_steps=20", "CityScenes(200,": "CityScenes(40,"}}
+SHORTER = {
+    "01_quickstart": {"max_steps=200": "max_steps=20", "CityScenes(200,": "CityScenes(40,"},
+    "05_your_own_data": {"max_steps=60": "max_steps=6", "count=8, side=512": "count=4, side=256"},
+}
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fcnseg.data import CityScenes, SynthiaRand, SynthiaRandCityscapes, SynthiaSeqs, write_synthia
+from fcnseg.data.datasets.synthia import read_text
 from fcnseg.errors import InputError
 from tests.data import layouts
 
@@ -240,3 +241,18 @@ def test_the_script_writes_and_explains(
     with pytest.raises(SystemExit, match="0"):
         run("--help")
     assert "python scripts/write_synthia.py data/synthia --length 400" in capsys.readouterr().out
+
+
+def test_a_text_label_of_too_many_bytes_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "label.txt"
+    file.write_text("1 2 3\n" * 100)
+    monkeypatch.setenv("FCNSEG_MAX_BYTES", "600")
+    assert read_text(file).shape == (100, 3)
+    monkeypatch.setenv("FCNSEG_MAX_BYTES", "599")
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read"))
+    with pytest.raises(
+        InputError, match=r"label.txt: cannot be read as rows of ids \(it takes 600 bytes, more than 599"
+    ):
+        read_text(file)
