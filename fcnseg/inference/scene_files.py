@@ -106,7 +106,8 @@ def write_overlay(mask: np.ndarray, label_space: LabelSpace, scene: Scene, path:
     step = -(-max(scene.size) // OVERLAY_SIDE)
     rows = max(ROWS // step, 1) * step
     starts = range(0, scene.size[0], rows)
-    pixels = [scene.rows(start, min(start + rows, scene.size[0]))[::step, ::step] for start in starts]
+    # Copies: views of what is shown would keep all that was read.
+    pixels = [scene.rows(start, min(start + rows, scene.size[0]))[::step, ::step].copy() for start in starts]
     image, small = displayable(np.concatenate(pixels)), np.ascontiguousarray(mask[::step, ::step])
     picture = add_legend(blend(image, small, label_space, opacity), label_space, present=np.unique(small).tolist())
     with replacing(path) as temporary:

@@ -1,5 +1,6 @@
 """Images by windows: the masks of the whole image, on the same ground, in little memory, stopped and gone on with."""
 
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from rasterio.transform import from_origin
 
 from fcnseg.data import CityScenes
 from fcnseg.errors import InputError
-from fcnseg.inference import Averaging, Predictor, mosaic, shrunk
+from fcnseg.inference import Averaging, Predictor, mosaic, scene_files, shrunk
 from fcnseg.inference.mosaic import Windows
 from fcnseg.inference.scale import Scale
+from fcnseg.inference.scene import Scene
+from fcnseg.labels import STREET11
 from fcnseg.models import FCN, create_model
 
 GROUND = {"crs": "EPSG:32633", "transform": from_origin(500000, 4649000, 0.5, 0.5)}
@@ -277,3 +280,24 @@ def test_more_memory_goes_on_where_less_was_stopped(
     told: list[float] = []
     predictor.segment_file(scene, tmp_path / "mask.tif", advance=told.append, windows=Windows(memory=3 * 10**9))
     assert told[0] > 0
+
+
+class Blank(Scene):
+    """White, made as it is read."""
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        return np.full((stop - start, self.size[1], 3), 255, np.uint8)
+
+
+def test_an_overlay_keeps_nothing_of_what_it_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scene_files, "OVERLAY_SIDE", 100)
+    monkeypatch.setattr(scene_files, "ROWS", 100)
+    mask = np.zeros((2000, 3000), np.uint8)
+    tracemalloc.start()
+    try:
+        scene_files.write_overlay(mask, STREET11, Blank(tmp_path, mask.shape), tmp_path / "o.png", 0.5)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert Image.open(tmp_path / "o.png").width == 100
+    assert peak < 3 * mask.size / 6, "a strip of 90 rows, and the picture"
