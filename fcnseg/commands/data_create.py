@@ -9,11 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from fcnseg.commands.common import progress_bars, require_value
 from fcnseg.data.datasets.described import Described
-from fcnseg.data.datasets.pairs import PairedFiles
+from fcnseg.data.datasets.pairs import PairedFiles, is_one_folder
+from fcnseg.data.files.naming import check_patterns
 from fcnseg.data.inspection.copying import copied, relocate
 from fcnseg.data.inspection.description import describe, write_description
 from fcnseg.data.inspection.pairing import (
     find_label_space,
+    label_space_of_values,
     list_by_name,
     pair_folders,
     pair_listed,
@@ -56,16 +58,19 @@ def splits_of_files(config: DictConfig) -> list[InspectedSplit]:
     Raises:
         InputError: for a missing folder, file or setting.
     """
+    patterns = config.image_names, config.label_names
+    check_patterns(patterns)
     space, reading = label_space_of(config), reading_of(config)
     if config.pairs is not None:
         train = pair_listed(config.pairs, space, "train", **reading)
     else:
         folders = require_value(config, "images", "FOLDER"), require_value(config, "labels", "FOLDER")
-        train = pair_folders(*folders, space, "train", config.recursive, **reading)
+        train = pair_folders(*folders, space, "train", config.recursive, patterns, **reading)
     if (config.val_images is None) != (config.val_labels is None):
         raise InputError("val_images and val_labels: expected both or none")
     if config.val_images is not None:
-        return [train, pair_folders(config.val_images, config.val_labels, space, "val", config.recursive, **reading)]
+        folders = config.val_images, config.val_labels
+        return [train, pair_folders(*folders, space, "val", config.recursive, patterns, **reading)]
     if not config.val or not len(train.dataset):
         return [train]
     if not isinstance(config.val, int | float) or not 0 < config.val < 1:
@@ -79,27 +84,59 @@ def label_space_of(config: DictConfig) -> LabelSpace:
     """The classes that the settings name.
 
     Raises:
-        InputError: listing what the labels hold, where no classes are given.
+        InputError: listing what the labels hold, where no classes are given, or no colours for them.
     """
+    ignored = None if config.ignored is None else tuple(config.ignored)
+    if config["values"] is not None:
+        if given := [key for key in ("classes", "colours") if config[key] is not None]:
+            raise InputError(f"values and {given[0]}: expected one of them")
+        if config.labels_as != "index":
+            raise InputError(
+                f"values and labels_as={config.labels_as}: expected labels_as=index, whose values they name"
+            )
+        return label_space_of_values(settings_of(config)["values"], ignored)
     if config.classes is None:
         raise InputError(ask_for_classes(config))
-    ignored = None if config.ignored is None else tuple(config.ignored)
-    return find_label_space(str(config.classes), config.colours, ignored)
+    space = find_label_space(str(config.classes), config.colours, ignored)
+    if config.labels_as == "colour" and config.colours is None and str(config.classes) not in LABEL_SPACES:
+        raise InputError(
+            f"labels_as=colour: the colours of {config.classes} are unknown; the labels hold {shown_values(config)}; "
+            "give colours=FILE with one 'red green blue' in each line, in the order of the classes"
+        )
+    return space
 
 
 def ask_for_classes(config: DictConfig) -> str:
     """The message for missing classes, with the values that stand in the labels."""
+    found = values_of(config)
+    start = f"classes: a value is missing; the labels hold {shown_values(config, found)}"
+    if found == [0, 255]:
+        return f"{start}; 'values={{0: background, 255: cell}}' names them"
+    colours = "colours=FILE with their colours, and " if config.labels_as == "colour" else ""
+    return (
+        f"{start}; give {colours}classes=FILE with one class name in each line, from id 0 on, "
+        f"or one of {', '.join(LABEL_SPACES)}"
+    )
+
+
+def values_of(config: DictConfig) -> list[Any]:
+    """The values, or colours, that stand in the labels, sorted."""
     if config.pairs is not None:
         labels = list(PairedFiles(config.pairs, next(iter(LABEL_SPACES.values()))).labels)
     else:
-        labels = list(list_by_name(Path(require_value(config, "labels", "FOLDER")), config.recursive)[0].values())
-    colours = config.labels_as == "colour"
-    found = sorted(values_in_labels(labels, colours, config.label_channel))
+        folder = Path(require_value(config, "labels", "FOLDER"))
+        images = Path(config.images or "")
+        one = is_one_folder(images, folder, (config.image_names, config.label_names)) if config.images else False
+        other = config.image_names if one else None
+        labels = list(list_by_name(folder, config.recursive, config.label_names, other)[0].values())
+    return sorted(values_in_labels(labels, config.labels_as == "colour", config.label_channel))
+
+
+def shown_values(config: DictConfig, found: list[Any] | None = None) -> str:
+    """The values in the labels, in words."""
+    found = values_of(config) if found is None else found
     shown = ", ".join(map(str, found[:40])) + (f" and {len(found) - 40} more" if len(found) > 40 else "")
-    return (
-        f"classes: a value is missing; the labels hold the {'colours' if colours else 'ids'} {shown}; "
-        f"give classes=FILE with one class name in each line, from id 0 on, or one of {', '.join(LABEL_SPACES)}"
-    )
+    return f"the {'colours' if config.labels_as == 'colour' else 'ids'} {shown}"
 
 
 def reading_of(config: DictConfig) -> dict[str, Any]:

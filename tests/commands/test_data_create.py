@@ -1,6 +1,7 @@
 """`fcnseg data create`: folders become one file to train on, or a line that says what is wrong with them."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fcnseg.data.storage.packing import Packed
 from fcnseg.data.storage.packing import pack as write_pack
 from fcnseg.models import create_model
 from fcnseg.models.spec import ModelSpec
+from tests.conftest import SHARED
 
 Run = Callable[..., int]
 
@@ -196,3 +198,90 @@ def test_a_described_dataset_trains(fcnseg: Run, plain: list[str]) -> None:
     tiny = ["model=fcn8s_vgg16_bn", "model.width=0.05", "trainer.accelerator=cpu", "callbacks.progress=null"]
     assert fcnseg("train", *tiny, *data, *run) == 0
     assert Path("run/metrics.json").exists()
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> np.ndarray:
+    """Six grey pictures with masks of 0 and 255 in one folder, as x.png and x_mask.png, and what a Mac leaves there."""
+    rng = np.random.default_rng(0)
+    masks = rng.random((6, 40, 48)) < 0.6
+    (tmp_path / "all").mkdir()
+    for i, mask in enumerate(masks):
+        picture = rng.integers(0, 256, (40, 48)).astype(np.uint8)
+        Image.fromarray(picture).save(tmp_path / "all" / f"{i}.png")
+        Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(tmp_path / "all" / f"{i}_mask.png")
+        (tmp_path / "all" / f"._{i}.png").write_bytes(b"\0\5\x16\7")
+    return masks
+
+
+def test_masks_of_0_and_255_beside_their_images_in_three_hints(fcnseg: Run, cells: np.ndarray, capsys) -> None:
+    """Every refusal says which setting comes next, in `create` as in `inspect`."""
+    folder = ["images=all", "labels=all", "workers=1"]
+    for command in (["create", "output=dataset.yaml"], ["inspect", "output=out"]):
+        settings, hints = [*folder, "channels=1"], []
+        for _ in range(3):
+            if fcnseg("data", command[0], *settings, command[1]) == 0:
+                break
+            hints.append(re.findall(r"'(\w+=[^']*)'", complaint(capsys))[0])
+            settings.append(hints[-1])
+        assert hints == ["label_names=*_mask", "values={0: background, 255: cell}"]
+    dataset = Described("dataset.yaml")
+    assert dataset.label_space.classes == ("background", "cell")
+    assert len(dataset) == 5
+    for i in range(5):
+        _, mask, name = dataset[i]
+        assert np.array_equal(mask, cells[int(name)])
+
+
+def test_a_class_file_for_masks_of_0_and_255_is_refused_with_the_remedy(fcnseg: Run, cells: np.ndarray, capsys) -> None:
+    Path("classes.txt").write_text("background\ncell\n")
+    settings = ["images=all", "labels=all", "label_names=*_mask", "channels=1", "classes=classes.txt", "workers=1"]
+    assert fcnseg("data", "create", *settings, "output=dataset.yaml", "skip_bad=true") == 2
+    assert "masks of 0 and 255 (as all 6 labels; 255 does not count); 'values={0: background, 255: cell}'" in complaint(
+        capsys
+    )
+    assert fcnseg("data", "create", *settings, "output=dataset.yaml", "ignored=[]") == 2
+    assert "'values={0: background, 255: cell}'" in complaint(capsys)
+    assert fcnseg("data", "inspect", *settings, "output=out") == 2
+    assert "'values={0: background, 255: cell}'" in " ".join(capsys.readouterr().out.split())
+
+
+def test_values_name_classes_in_any_order_and_ignore_others(fcnseg: Run, plain: list[str], capsys) -> None:
+    settings = [plain[0], plain[1], plain[3], "workers=1"]
+    assert fcnseg("data", "create", *settings, "values={2: forest, 0: ground, 1: null}") == 0, capsys.readouterr().err
+    dataset = Described("dataset.yaml")
+    assert dataset.label_space.classes == ("forest", "ground")
+    values = np.asarray(Image.open(dataset.labels[0]))
+    assert np.array_equal(dataset[0][1], np.select([values == 2, values == 0], [0, 1], 255))
+    for wrong, message in (
+        (["values={0: a, 1: a}"], "the class a stands twice"),
+        (["values=[0, 1]"], "expected a mapping such as {0: background, 255: cell, 128: null}"),
+        (["values={x: a}"], "with whole numbers from 0 to 65535"),
+        (["values={0: a, 255: b}", "ignored=[255]"], "ignored=[255]: 255 is the class b in values"),
+        (["values={0: a}", "classes=voc21"], "values and classes: expected one of them"),
+    ):
+        capsys.readouterr()
+        assert fcnseg("data", "create", *settings, *wrong) == 2
+        assert message in complaint(capsys)
+
+
+def test_colours_without_a_list_of_them_are_asked_for(fcnseg: Run, plain: list[str], tmp_path: Path, capsys) -> None:
+    for i in range(10):
+        colours = np.zeros((40, 48, 3), np.uint8)
+        colours[:20] = 9, 8, 7
+        Image.fromarray(colours).save(tmp_path / "labels" / f"{i}.png")
+    assert fcnseg("data", "create", *plain, "labels_as=colour") == 2
+    message = complaint(capsys)
+    assert "the labels hold the colours (0, 0, 0), (9, 8, 7)" in message
+    assert "give colours=FILE" in message
+    assert fcnseg("data", "create", *plain, "labels_as=colour", "classes=null") == 2
+    assert "give colours=FILE" in complaint(capsys)
+
+
+def test_the_membrane_images_are_described(fcnseg: Run, capsys) -> None:
+    folder = SHARED / "data" / "membrane"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent")
+    settings = [f"images={folder}/images", f"labels={folder}/labels", "channels=1", "output=dataset.yaml"]
+    assert fcnseg("data", "create", *settings, "values={0: membrane, 255: cell}", "val=0.25") == 0
+    assert "15 train, 5 val pairs, 2 classes" in capsys.readouterr().out

@@ -70,6 +70,16 @@ def test_a_dataset_yaml_whose_files_went_away_is_reported(fcnseg: Run, camvid: P
     assert report()["unreadable image"] == 3
 
 
+def test_parts_of_a_domain_are_inspected_by_their_own_files(fcnseg: Run, camvid: Path) -> None:
+    """Of eight pairs the third one is bad: it is in the first half, and not in the second."""
+    Image.fromarray(np.full((48, 64), 99, np.uint8)).save(sorted((camvid / "trainannot").iterdir())[2])
+    for start, errors in ((0.0, 1), (0.5, 0)):
+        part = f"data.parts={{camvid: {{share: 0.5, start: {start}}}}}"
+        settings = ["data=camvid", f"data.root={camvid}", part, f"output=from_{start}"]
+        assert fcnseg("data", "inspect", *settings) == 2 * errors
+        assert report(f"from_{start}").get("value outside the label space", 0) == errors
+
+
 def test_drawn_scenes_and_several_domains_are_inspected(fcnseg: Run) -> None:
     small = ["data=citygen", "data.size=[48,64]", "data.train.real.length=3", "data.train.synthetic.length=3"]
     assert fcnseg("data", "inspect", *small, "data.val.length=2", "output=out") == 0

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from fcnseg.data.dataset import Remapped
 from fcnseg.data.datasets.pairs import PairedFolder, Pairs
-from fcnseg.data.files.listing import labels_of, read_names, require_folder, visible_images
+from fcnseg.data.files.listing import labels_of, list_images, read_names, require_folder
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import CAMVID32, CAMVID32_TO_STREET11
 from fcnseg.labels import STREET11
@@ -64,11 +64,11 @@ class CamVid32(Pairs):
         folder = require_folder(Path(root))
         images, labels = folder / "701_StillsRaw_full", folder / "LabeledApproved_full"
         if split == "all":
-            found = visible_images(images)
+            found = list_images(images)
         elif (names := folder / f"{split}.txt").is_file():
             found = _by_names(read_names(names), images, names)
         elif (folder / split).is_dir():
-            found, labels = visible_images(folder / split), folder / f"{split}_labels"
+            found, labels = list_images(folder / split), folder / f"{split}_labels"
         else:
             raise InputError(f"{folder}: neither a list {split}.txt nor a folder {split}; all images are split=all")
         files = labels_of(found, lambda p: labels / f"{p.stem}_L.png")

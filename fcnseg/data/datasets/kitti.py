@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.datasets.splits import split_files
-from fcnseg.data.files.listing import labels_of, require_folder, visible_images
+from fcnseg.data.files.listing import labels_of, list_images, require_folder
 from fcnseg.label_spaces import CITYSCAPES19_IDS
 
 
@@ -38,5 +38,5 @@ class Kitti(Pairs):
     ) -> None:
         folder = require_folder(require_folder(Path(root)) / "training")
         labels = require_folder(folder / "semantic")
-        images = split_files(visible_images(folder / "image_2"), split, val_share=val_share, block=block, seed=seed)
+        images = split_files(list_images(folder / "image_2"), split, val_share=val_share, block=block, seed=seed)
         super().__init__(images, labels_of(images, lambda p: labels / f"{p.stem}.png"), CITYSCAPES19_IDS)

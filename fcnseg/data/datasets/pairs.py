@@ -9,6 +9,7 @@ import numpy as np
 
 from fcnseg.data.files.images import Colour, known_pixels, read_image, read_label
 from fcnseg.data.files.listing import list_images
+from fcnseg.data.files.naming import Patterns, check_patterns, common_part, suggestion
 from fcnseg.data.files.path_list import PathList
 from fcnseg.data.files.rasters import Window, may_lack_data
 from fcnseg.data.files.values import without_data
@@ -140,6 +141,8 @@ class PairedFolder(Pairs):
         images, labels: the two folders.
         label_space: what the values in the label files mean.
         recursive: whether subfolders count; the labels then lie in subfolders of the same names.
+        image_names, label_names: what the files are called, endings aside, with a star for what a pair has in common:
+            "*" and "*_mask" for x.png and x_mask.png, which may lie in one folder.
         reading: how files are read, see `Pairs`.
 
     Raises:
@@ -153,12 +156,22 @@ class PairedFolder(Pairs):
         label_space: LabelSpace,
         *,
         recursive: bool = False,
+        image_names: str = "*",
+        label_names: str = "*",
         **reading: Any,
     ) -> None:
-        pictures, by_name = (_by_name(Path(folder), recursive) for folder in (images, labels))
+        patterns = image_names, label_names
+        check_patterns(patterns)
+        folders = Path(images), Path(labels)
+        one = is_one_folder(*folders, patterns)
+        pictures, by_name = (
+            _by_name(folder, recursive, patterns[i], patterns[1 - i] if one else None)
+            for i, folder in enumerate(folders)
+        )
         if missing := [path for name, path in pictures.items() if name not in by_name]:
             more = f" ({len(missing)} images have none)" if len(missing) > 1 else ""
-            raise InputError(f"{missing[0]}: no label of that name in {labels}{more}")
+            found = suggestion(pictures, by_name)
+            raise InputError(f"{missing[0]}: no label of that name in {labels}{more}{found and f'; {found}'}")
         files = [by_name[name] for name in pictures]
         super().__init__(pictures.values(), files, label_space, list(pictures) if recursive else None, **reading)
 
@@ -198,11 +211,28 @@ def labelled(label: Path, values: np.ndarray, image: np.ndarray | None = None) -
     return known if absent is None else known & ~absent
 
 
-def _by_name(folder: Path, recursive: bool) -> dict[str, Path]:
+def is_one_folder(images: Path, labels: Path, patterns: Patterns) -> bool:
+    """Whether images and labels lie in the same folder.
+
+    Raises:
+        InputError: when they do, and nothing tells them apart.
+    """
+    if not (images.is_dir() and labels.is_dir() and images.samefile(labels)):
+        return False
+    if patterns[0] == patterns[1]:
+        names = [path.stem for path in list_images(images)]
+        found = suggestion(names, names) or "'label_names=*_mask' tells them apart where labels are called so"
+        raise InputError(f"{images}: images and labels in one folder; {found}")
+    return True
+
+
+def _by_name(folder: Path, recursive: bool, pattern: str, other_pattern: str | None) -> dict[str, Path]:
     """Files by their path in the folder without its ending, which must be unique to pair them."""
     found: dict[str, Path] = {}
     for path in list_images(folder, recursive):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+        name = common_part(path.relative_to(folder).with_suffix("").as_posix(), pattern, other_pattern)
+        if name is None:
+            continue
         if other := found.get(name):
             raise InputError(f"{path}: {other.name} has the same name but for its ending; pairs would be ambiguous")
         found[name] = path

@@ -25,7 +25,7 @@ import numpy as np
 from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.datasets.splits import split_blocks, split_files
 from fcnseg.data.files.images import read_label
-from fcnseg.data.files.listing import labels_of, require_folder, visible_images
+from fcnseg.data.files.listing import labels_of, list_images, require_folder
 from fcnseg.data.files.values import require_bytes
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import SYNTHIA, SYNTHIA_CITYSCAPES
@@ -65,7 +65,7 @@ class SynthiaRand(Pairs):
             labels = "text" if (folder / "GTTXT").is_dir() else "colour"
         where, ending = ("GTTXT", "txt") if labels == "text" else ("GT", "png")
         annotations = require_folder(folder / where)
-        images = split_files(visible_images(folder / "RGB"), split, val_share=val_share, block=block, seed=seed)
+        images = split_files(list_images(folder / "RGB"), split, val_share=val_share, block=block, seed=seed)
         super().__init__(images, labels_of(images, lambda p: annotations / f"{p.stem}.{ending}"), SYNTHIA)
 
     def read_values(self, path: Path) -> np.ndarray:
@@ -89,7 +89,7 @@ class SynthiaRandCityscapes(Pairs):
     ) -> None:
         folder = require_folder(Path(root))
         annotations = require_folder(require_folder(folder / "GT") / "LABELS")
-        images = split_files(visible_images(folder / "RGB"), split, val_share=val_share, block=block, seed=seed)
+        images = split_files(list_images(folder / "RGB"), split, val_share=val_share, block=block, seed=seed)
         super().__init__(
             images, labels_of(images, lambda p: annotations / f"{p.stem}.png"), SYNTHIA_CITYSCAPES, label_channel=0
         )
@@ -162,7 +162,7 @@ def _sequence_images(
         for folder in folders
         for camera in _matching(require_folder(folder / "RGB"), cameras)
         for view in _matching(camera, views)
-        for image in visible_images(view)
+        for image in list_images(view)
     ]
 
 

@@ -60,6 +60,8 @@ def read_label(
 ) -> np.ndarray:
     """Read a label file as (H, W) uint16, its values as they stand in the file; of a palette PNG, the indices.
 
+    Files of 1, 2 and 4 bits have values from 0 to 1, 3 and 15.
+
     Args:
         path: an image file of one channel of whole numbers, unless said otherwise below.
         channel: which channel holds the classes in a file of several, counted from 0 in the order red, green, blue:
@@ -71,13 +73,18 @@ def read_label(
     """
     path = Path(path)
     with _decoding(path):
-        if colours is not None or channel is not None:
-            return label_values(path, _read(path, None if colours is None else 3, raw=True), channel, colours)
+        if colours is not None:
+            return label_values(path, _read(path, 3, raw=True), channel, colours)
         with _opened(path) as image:
+            step = _grey_step(image)
+            if channel is not None and step == 1:
+                return label_values(path, _read(path, None, raw=True), channel)
             if image is None or _is_turned_tiff(image):
                 values = label_values(path, _read(path, None, raw=True))
             elif image.mode in ("L", "P", "1") or image.mode.startswith("I"):
-                values = _upright(np.asarray(image), _orientation(image))
+                grey = np.asarray(image)
+                values = _upright(grey if image.mode == "1" else grey // step, _orientation(image))
+                values = values if channel is None else label_values(path, values[..., None].astype(np.uint16), channel)
             else:
                 raise InputError(f"{path}: label is a {image.mode} image; {_ONE_CHANNEL}")
     if values.size and (values.min() < 0 or values.max() > 65535):
@@ -282,6 +289,14 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
     """PIL's word for how the values lie in the file, such as "RGB;16B"."""
     arguments = image.tile[0].args
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _grey_step(image: ImageFile.ImageFile | None) -> int:
+    """What PIL multiplies the grey values of a file of 1, 2 or 4 bits by, to spread them from 0 to 255."""
+    if image is None or image.mode not in ("1", "L"):
+        return 1
+    bits = _raw_mode(image).partition(";")[2]
+    return 255 if image.mode == "1" else {"2": 85, "4": 17}.get(bits[:1], 1)
 
 
 def _read_opencv(path: Path, image: ImageFile.ImageFile) -> np.ndarray:

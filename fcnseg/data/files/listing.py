@@ -28,29 +28,33 @@ def require_folder(path: Path) -> Path:
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
     """Image files of a folder by their ending, sorted by name; with those of its subfolders on request.
 
+    What `is_hidden` names is passed over.
+
     Raises:
         InputError: when the folder is missing or holds none.
     """
     require_folder(folder)
     inside = _below(folder) if recursive else folder.iterdir()
-    found = sorted(p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir())
+    found = sorted(p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(p.name) and not p.is_dir())
     if not found:
         raise InputError(f"{folder}: no images; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return found
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for parent, _, files in os.walk(folder):
-        yield from (Path(parent, name) for name in files)
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name holds no sample.
 
-
-def visible_images(folder: Path) -> list[Path]:
-    """The images of a folder, sorted, without hidden ones such as a killed copy leaves.
-
-    Raises:
-        InputError: when the folder is missing or holds none.
+    Those are `._x.png`, in which a Mac keeps what other disks cannot, `.x.png.A1b2C3` of an unfinished copy, `~$x.png`
+    of an open document, and folders such as `.ipynb_checkpoints`, `__MACOSX` (of zip files) and `@eaDir` (of network
+    drives).
     """
-    return [path for path in list_images(folder) if not path.name.startswith(".")]
+    return name.startswith((".", "~")) or name in ("__MACOSX", "@eaDir")
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        yield from (Path(parent, name) for name in files)
 
 
 def find_files(folder: Path, pattern: str) -> list[Path]:
@@ -59,7 +63,7 @@ def find_files(folder: Path, pattern: str) -> list[Path]:
     Raises:
         InputError: when there are none.
     """
-    found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+    found = sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
     if not found:
         raise InputError(f"{folder}: no files named {pattern}")
     return found

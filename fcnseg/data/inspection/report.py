@@ -22,11 +22,12 @@ SEVERITIES = ("error", "warning", "note")
 
 KINDS: dict[str, tuple[str, str]] = {
     "no pairs": ("error", "a split needs an image with a label of the same name, endings aside"),
+    "masks of 0 and 255": ("error", "'values={0: background, 255: cell}' makes classes of them"),
     "unreadable image": ("error", "copy the file again, or leave the pair out"),
     "unreadable label": ("error", "copy the file again, or leave the pair out"),
     "too many bytes": ("error", "the environment variable FCNSEG_MAX_BYTES allows larger images"),
     "wrong number of channels": ("error", "channels=N reads images of N channels"),
-    "image without label": ("error", "add the label, or move the image away"),
+    "image without label": ("error", "add the label, move the image away, or tell by label_names=*_mask how they pair"),
     "ambiguous name": ("error", "rename one of the two files"),
     "label of another size": ("error", "a label has a value for each pixel of its image"),
     "value outside the label space": ("error", "name all classes, or ignore values with ignored=[...]"),
@@ -34,7 +35,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "label in colours": ("error", "labels_as=colour reads colours, label_channel=0 the first channel"),
     "smoothed label": ("warning", "so many values come from smoothing or from lossy compression; save labels as PNG"),
     "label compressed with loss": ("warning", "save labels as PNG, which keeps values as they are"),
-    "label of 0 and 255 alone": ("warning", "a binary mask? classes are 0 and 1; 255 usually is ignored"),
+    "label of 0 and 255 alone": ("warning", "a binary mask? 'values={0: background, 255: cell}' makes classes of them"),
     "empty label": ("warning", "nothing can be learned from ignored pixels"),
     "constant image": ("warning", "a picture without content, perhaps of a failed camera or copy"),
     "duplicate across splits": ("warning", "validation on training images is too good to be true"),
@@ -51,6 +52,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "label without image": ("warning", "training passes over it"),
     "folder named like an image": ("warning", "training passes over folders"),
     "unreadable folder": ("warning", "training passes over it"),
+    "another name": ("warning", "training passes over it"),
     "sizes vary": ("note", "training resizes all images to data.size"),
     "not an image": ("note", "training passes over it"),
 }
@@ -166,7 +168,7 @@ def inspect(
     problems += [Problem("no pairs", split.name) for split in splits if not len(split.dataset)]
     problems += [*_small(facts, smallest), *_uneven_sizes(facts), *_uneven_forms(facts)]
     problems += [*_duplicates(facts), *(_near_duplicates(facts, near) if near is not None else ())]
-    problems += _imbalance(facts, splits[0].dataset.label_space)
+    problems += [*_binary(facts), *_imbalance(facts, splits[0].dataset.label_space)]
     by_kind = defaultdict(list)
     for problem in problems:
         by_kind[problem.kind].append(problem)
@@ -215,18 +217,26 @@ def require_sound(inspection: Inspection, skip_bad: bool) -> None:
         InputError: naming the first mistake and how many there are.
     """
     errors: Sequence[Finding] = inspection.errors
-    if not errors or (skip_bad and all(finding.kind != "no pairs" for finding in errors)):
+    if not errors or (skip_bad and not any(finding.kind in ("no pairs", "masks of 0 and 255") for finding in errors)):
         return
     first = errors[0].problems[0]
     count = sum(len(finding.problems) for finding in errors)
     more = f" ({count} mistakes)" if count > 1 else ""
     raise InputError(
         f"{plain(first.file)}: {errors[0].kind}{f' ({plain(first.detail)})' if first.detail else ''}{more}; "
-        f"{HOW_TO_SEE}, skip_bad=true leaves them out"
+        f"{errors[0].hint}; {HOW_TO_SEE}, skip_bad=true leaves them out"
     )
 
 
 # What only all pairs together show
+
+
+def _binary(facts: Sequence[Facts]) -> Iterator[Problem]:
+    """Masks of which nothing but one class is left, since 255 does not count."""
+    binary = [f for f in facts if any(p.kind == "label of 0 and 255 alone" for p in f.problems)]
+    shown = sum((f.pixels for f in facts if len(f.pixels)), np.zeros(1, np.int64))
+    if binary and len(shown) > 1 and (shown > 0).sum() <= 1:
+        yield Problem("masks of 0 and 255", binary[0].label, f"as all {len(facts)} labels; 255 does not count")
 
 
 def _small(facts: Sequence[Facts], smallest: int) -> Iterator[Problem]:

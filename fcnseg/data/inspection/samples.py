@@ -310,10 +310,12 @@ def _label_facts(
     if outside:
         shown = ", ".join(f"{v} on {counts[v]} pixel{'' if counts[v] == 1 else 's'}" for v in outside[:5])
         more = f" and {len(outside) - 5} more values" if len(outside) > 5 else ""
+        if present.tolist() == [0, IGNORE_INDEX]:
+            more = "; 'values={0: background, 255: cell}' makes a class of it"
         problems.append(Problem("value outside the label space", str(path), shown + more))
     if len(outside) >= MANY_VALUES:
         problems.append(Problem("smoothed label", str(path), f"{len(present)} different values"))
-    if present.tolist() == [0, 255]:
+    if present.tolist() == [0, IGNORE_INDEX] and IGNORE_INDEX not in space.ids:
         problems.append(Problem("label of 0 and 255 alone", str(path), f"255 on {counts[255]} pixels"))
     pixels = _class_pixels(split.dataset, counts)
     ignored = int(values.size - pixels.sum() - counts[outside].sum())

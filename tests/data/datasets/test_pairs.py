@@ -70,6 +70,36 @@ def test_pairs_may_end_differently_and_other_files_do_not_count(pair: tuple[Path
     assert dataset[0][0].tolist() == np.full((2, 4, 3), 90).tolist()
 
 
+def test_hidden_and_temporary_files_are_no_samples(pair: tuple[Path, Path]) -> None:
+    images, labels = pair
+    for folder in pair:
+        for name in ("._one.png", ".one.png.A1b2C3", ".hidden.png", "~$two.png"):
+            (folder / name).write_bytes(b"no picture")
+        for name in ("__MACOSX", ".ipynb_checkpoints", "@eaDir"):
+            (folder / name).mkdir()
+            (folder / name / "one.png").write_bytes(b"no picture")
+    for recursive in (False, True):
+        dataset = PairedFolder(images, labels, SPACE, recursive=recursive)
+        assert [dataset[i][2] for i in range(len(dataset))] == ["one", "three", "two"]
+
+
+def test_images_and_labels_of_one_folder_pair_by_a_pattern_that_is_suggested(tmp_path: Path) -> None:
+    for i in range(3):
+        Image.fromarray(noise(2, 4, 3, seed=i)).save(tmp_path / f"{i}.png")
+        Image.fromarray(np.roll(LABEL, i, axis=1)).save(tmp_path / f"{i}_mask.png")
+    dataset = PairedFolder(tmp_path, tmp_path, SPACE, label_names="*_mask")
+    assert [dataset[i][2] for i in range(len(dataset))] == ["0", "1", "2"]
+    assert all(np.array_equal(dataset[i][1], np.roll(LABEL, i, axis=1)) for i in range(3))
+    assert complaint(lambda: PairedFolder(tmp_path, tmp_path, SPACE)) == (
+        f"{tmp_path}: images and labels in one folder; 'label_names=*_mask' pairs 3 of them"
+    )
+    (tmp_path / "labels").mkdir()
+    for i in range(3):
+        (tmp_path / f"{i}_mask.png").rename(tmp_path / "labels" / f"{i}_mask.png")
+    message = complaint(lambda: PairedFolder(tmp_path, tmp_path / "labels", SPACE))
+    assert message.endswith("(3 images have none); 'label_names=*_mask' pairs 3 of them")
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_palette_labels_are_read_as_indices(tmp_path: Path, bits: int) -> None:
     indices = (np.arange(8).reshape(2, 4) % 2**bits).astype(np.uint8)

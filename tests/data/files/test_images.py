@@ -1,6 +1,7 @@
 """Images and labels of every kind, written by other libraries and read back value for value."""
 
 import io
+import struct
 import sys
 import zlib
 from collections.abc import Callable
@@ -515,3 +516,35 @@ def test_without_rasterio_its_files_name_the_extra(tmp_path: Path, monkeypatch: 
         f"{floats}: this kind of TIFF needs rasterio; pip install fcnseg[geo]"
     )
     assert np.array_equal(read_image(plain), noise(5, 7, 3))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("channel", [None, 0])
+def test_grey_pngs_of_few_bits_keep_their_label_values(tmp_path: Path, bits: int, channel: int | None) -> None:
+    """Written byte by byte as the specification of PNG has it: several values in a byte, the first ones in its top."""
+    values = np.random.default_rng(bits).integers(0, 2**bits, (7, 13))
+    rows = ["".join(f"{v:0{bits}b}" for v in row) for row in values]
+    data = b"".join(b"\0" + int(row.ljust(-(-len(row) // 8) * 8, "0"), 2).to_bytes(-(-len(row) // 8)) for row in rows)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 13, 7, bits, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(data)),
+        (b"IEND", b""),
+    ]
+    (tmp_path / "x.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    )
+    assert np.array_equal(read_label(tmp_path / "x.png", channel=channel), values)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_tiffs_of_few_bits_keep_their_label_values(tmp_path: Path, bits: int) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    values = np.random.default_rng(bits).integers(0, 2**bits, (7, 13)).astype(np.uint8)
+    shape = {"driver": "GTiff", "height": 7, "width": 13, "count": 1, "dtype": "uint8"}
+    with (
+        pytest.warns(rasterio.errors.NotGeoreferencedWarning),
+        rasterio.open(tmp_path / "x.tif", "w", nbits=bits, **shape) as file,
+    ):
+        file.write(values, 1)
+    assert np.array_equal(read_label(tmp_path / "x.tif"), values)
