@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_co
 
 from fcnseg.cores import available_cores
 from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler, SampleRef
-from fcnseg.data.dataset import SegmentationDataset, drawn, read_mask
+from fcnseg.data.dataset import SegmentationDataset, drawn, read_mask, require_apart
 from fcnseg.data.resizing import framed_image, padded_image, padded_mask
 from fcnseg.data.statistics import normalisation
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
@@ -125,9 +125,10 @@ class SegmentationData(LightningDataModule):
         cache_folder: where "disk" keeps its files; by default `fcnseg` in the user's cache folder.
         cache_limit: how many GB all files in that folder may take.
         seed: of sampling and augmentation.
+        allow_overlap: take image files that are both trained and validated on, which else are refused.
 
     Raises:
-        InputError: when label spaces differ, or a value is out of range.
+        InputError: when label spaces differ, a value is out of range, or training and validation share files.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class SegmentationData(LightningDataModule):
         cache_folder: str | Path | None = None,
         cache_limit: float = LIMIT,
         seed: int = 0,
+        allow_overlap: bool = False,
     ) -> None:
         super().__init__()
         for name, count, least in (
@@ -174,6 +176,8 @@ class SegmentationData(LightningDataModule):
                 raise InputError(
                     f"domain {name!r} has label space {space.name!r}, validation {self.label_space.name!r}"
                 )
+        if not allow_overlap:
+            require_apart(train, val)
         self.train, self.val = dict(train), val
         self.size, self.resize = tuple(size) if size else None, resize
         self.ratio = dict(ratio) if ratio else dict.fromkeys(train, 1.0)

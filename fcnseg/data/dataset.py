@@ -1,5 +1,6 @@
 """What a dataset is, and datasets made of others: in another label space, a part of one, several in a row."""
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,42 @@ def pass_on(dataset: SegmentationDataset, to: Any) -> None:
     for name in TOLD:
         if hasattr(dataset, name):
             setattr(to, name, getattr(dataset, name))
+
+
+def image_files(dataset: Any) -> Iterator[str]:
+    """The image file of every sample, as absolute paths, through all wrappers; none where samples have no files."""
+    if isinstance(dataset, Concat):
+        for part in dataset.datasets:
+            yield from image_files(part)
+    elif isinstance(dataset, Subset):
+        files = list(image_files(dataset.dataset))
+        yield from (files[i] for i in dataset.indices if files)
+    elif isinstance(dataset, Wrapper):
+        yield from image_files(dataset.dataset)
+    elif hasattr(dataset, "images"):
+        folders: dict[str, str] = {}  # of a million files in a few folders, these alone are made absolute
+        paths = dataset.images.texts() if hasattr(dataset.images, "texts") else map(str, dataset.images)
+        for folder, name in map(os.path.split, paths):
+            if folder not in folders:
+                folders[folder] = os.path.abspath(folder)
+            yield os.path.join(folders[folder], name)
+
+
+def require_apart(train: Mapping[str, SegmentationDataset], val: SegmentationDataset) -> None:
+    """Refuse image files that are both trained and validated on.
+
+    Raises:
+        InputError: naming the first one, and how many there are.
+    """
+    validated = set(image_files(val))
+    for name, dataset in train.items():
+        shared = {file for file in image_files(dataset) if file in validated} if validated else set()
+        if shared:
+            more = f" ({len(shared)} of {len(validated)} validation images are)" if len(shared) > 1 else ""
+            raise InputError(
+                f"{min(shared)}: both in training domain {name!r} and in validation{more}; expected splits that share "
+                "no file, of equal settings; allow_overlap=true takes them"
+            )
 
 
 class Wrapper:

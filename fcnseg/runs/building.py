@@ -22,7 +22,7 @@ from fcnseg.training.checkpoints import AtomicCheckpointIO
 from fcnseg.training.losses import SegmentationLoss
 from fcnseg.training.precision import check_precision, use_tf32
 
-KEYS = ("root", "packed", "parts", "domains", "window", "border", "overlap", "reading")
+KEYS = ("root", "split", "packed", "parts", "domains", "window", "border", "overlap", "reading")
 """What of `config.data` says how to build it, and is no argument of `SegmentationData`."""
 
 OURS = ("checkpoint_activations", "compile", "tf32")
@@ -32,8 +32,8 @@ OURS = ("checkpoint_activations", "compile", "tf32")
 def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
     """Instantiate `config.data`; without its training part where only validation is wanted.
 
-    `data.root` is there for the datasets to refer to, and no argument itself; `data.packed` puts what
-    `fcnseg data pack` has written in the place of the datasets; `data.parts` takes parts of some of them;
+    `data.root` and `data.split` are there for the datasets to refer to, and no arguments themselves; `data.packed`
+    puts what `fcnseg data pack` has written in the place of the datasets; `data.parts` takes parts of some of them;
     `data.domains` names those to train on.
     """
     packed = config.data.get("packed")

@@ -22,6 +22,7 @@ defaults:
 _target_: fcnseg.data.SegmentationData
 root: ???
 size: [32, 48]
+allow_overlap: true # there are few files
 train:
   scenes: &pairs
     _target_: fcnseg.data.PairedFolder

@@ -1,5 +1,6 @@
 """Every data config trains from end to end on tiny files in the true layout."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ QUICK = (
     "logger=none",
     "hydra.run.dir=run",
 )
-BLOCKS = ("data.train.synthia.dataset.block=2", "data.val.dataset.block=2")
+BLOCKS = ("data.split.block=2",)
 
 
 def synthia_seqs(root: Path) -> Path:
@@ -97,3 +98,19 @@ def test_validation_needs_the_real_root_alone(fcnseg: Callable[..., int], tmp_pa
     assert fcnseg("train", "data=synthia_camvid_bgc", real, synthia, *QUICK) == 0
     checkpoint = "checkpoint=run/checkpoints/last.ckpt"
     assert fcnseg("evaluate", checkpoint, "data=synthia_camvid_bgc", real) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", ["synthia_rand", "synthia_rand_cityscapes", "kitti"])
+def test_one_setting_splits_both_sides_and_two_are_refused(
+    config: str, fcnseg: Callable[..., int], tmp_path: Path, capsys
+) -> None:
+    write = getattr(layouts, config)
+    root = write(tmp_path / "data", 20, SIZE)
+    settings = [f"data={config}", f"data.root={root}", "output=out"]
+    assert fcnseg("data", "inspect", *settings, "data.split.block=4", "data.split.seed=3") == 0
+    splits = json.loads((tmp_path / "out" / "report.json").read_text())["splits"]
+    assert (splits["train"]["pairs"], splits["val"]["pairs"]) == (16, 4)
+    capsys.readouterr()
+    nested = "" if config == "kitti" else ".dataset"
+    assert fcnseg("data", "inspect", *settings, "data.split.block=4", f"data.val{nested}.block=5") == 2
+    assert re.search(r"both in training domain '\w+' and in validation", capsys.readouterr().err)

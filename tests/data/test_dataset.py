@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from fcnseg.data import CityScenes, Concat, Remapped, SegmentationData, Subset
-from fcnseg.data.dataset import TOLD, read_mask
+from fcnseg.data.dataset import TOLD, image_files, read_mask, require_apart
+from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.storage.cache import DiskCached, Preloaded
 from fcnseg.errors import InputError
 from fcnseg.labels import STREET11
@@ -139,3 +140,33 @@ def test_a_share_out_of_range_is_refused(share: object) -> None:
 def test_a_start_out_of_range_is_refused(start: object) -> None:
     with pytest.raises(InputError, match=f"start={start}: expected where the part begins, from 0 to below 1"):
         Subset(SCENES, 0.5, start)
+
+
+def paths(*names: str, folder: str = "somewhere") -> Pairs:
+    return Pairs([Path(folder, f"{n}.png") for n in names], [Path(folder, f"{n}_l.png") for n in names], STREET11)
+
+
+def test_image_files_are_told_through_all_wrappers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    both = Concat([paths("a", "b"), Remapped(paths("c", "d"), "street11")])
+    assert list(image_files(both)) == [str(tmp_path / "somewhere" / f"{n}.png") for n in "abcd"]
+    assert list(image_files(Subset(both, 0.5, 0.25))) == [str(tmp_path / "somewhere" / f"{n}.png") for n in "bc"]
+    assert list(image_files(Subset(SCENES, 0.5))) == list(image_files(SCENES)) == []
+
+
+def test_files_on_both_sides_are_refused_however_they_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    val = paths("b", "x", "c", folder=str(tmp_path / "somewhere"))
+    mixed = Concat([paths("a"), paths("b", "c", "d")])
+    with pytest.raises(InputError) as caught:
+        require_apart({"apart": paths("e"), "mixed": mixed, "drawn": SCENES}, val)
+    assert str(caught.value).startswith(
+        f"{tmp_path}/somewhere/b.png: both in training domain 'mixed' and in validation (2 of 3 validation images are)"
+    )
+    require_apart({"a": Subset(mixed, 0.25), "d": Subset(mixed, 0.25, 0.75)}, val)
+    require_apart({"a": paths("a", folder="elsewhere")}, SCENES)
+    with pytest.raises(InputError, match="both in training domain 'mixed'"):
+        SegmentationData({"mixed": mixed}, val, size=(4, 4))
+    assert len(SegmentationData({"mixed": mixed}, val, size=(4, 4), allow_overlap=True).val) == 3

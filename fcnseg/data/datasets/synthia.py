@@ -5,7 +5,8 @@ Segmentation of Urban Scenes" (CVPR 2016). From synthia-dataset.net, for researc
 there. Layouts and ids are those of the README files in the packages:
 
     SYNTHIA-RAND-CVPR16, 13,407 random views, 960x720
-        root/RGB/NAME.png   root/GTTXT/NAME.txt: rows of ids, separated by spaces   root/GT/NAME.png: colours
+        root/RGB/NAME.png   root/GTTXT/NAME.txt: rows of ids, separated by spaces, -1 for void
+        root/GT/NAME.png: colours
     SYNTHIA-RAND-CITYSCAPES, random views with the classes of Cityscapes, 1280x760
         root/RGB/NAME.png   root/GT/LABELS/NAME.png
     SYNTHIA-SEQS, videos at 5 frames a second in several seasons, seen by two stereo cameras with four views each
@@ -13,9 +14,13 @@ there. Layouts and ids are those of the README files in the packages:
         root/SYNTHIA-SEQS-04-DAWN/GT/LABELS/Stereo_Left/Omni_F/000000.png
 
 A file in GT/LABELS is a 16-bit PNG of three channels: the class in the first, red, and an instance number in the
-second. There is no official split; `fcnseg.data.datasets.splits` makes one by blocks of consecutive frames.
+second. There is no official split. Ours, of `fcnseg.data.datasets.splits`, is by blocks of consecutive frames for the
+two packages of random views, where the two sides of a block's border still are neighbours, and by whole sequences for
+the videos.
 """
 
+import re
+import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,6 +39,14 @@ from fcnseg.label_spaces import SYNTHIA, SYNTHIA_CITYSCAPES
 COLOURS = (((0, 0, 0), 0), *zip(SYNTHIA.palette, SYNTHIA.ids, strict=True), ((0, 175, 0), 12))
 """The id of every colour in the GT folder of SYNTHIA-RAND-CVPR16."""
 
+CORRUPT = (
+    "ap_000_01-11-2015_19-20-57_000008_1_Rand_0",
+    "ap_000_02-11-2015_18-02-19_000062_3_Rand_2",
+    "ap_000_02-11-2015_18-02-19_000129_2_Rand_16",
+)
+"""Frames of SYNTHIA-RAND-CVPR16 that public loaders list as damaged (`error_images` in those of S. Wu), without saying
+in which way."""
+
 
 class SynthiaRand(Pairs):
     """SYNTHIA-RAND-CVPR16, in the classes of `SYNTHIA`.
@@ -42,6 +55,7 @@ class SynthiaRand(Pairs):
         root: the folder that holds `RGB` and `GTTXT` or `GT`.
         split: "train", "val" or "all".
         labels: "text" reads `GTTXT`, "colour" reads `GT`, "auto" the first that is there.
+        exclude: names to leave out of either split, which then are warned of; by default the frames of `CORRUPT`.
         val_share, block, seed: of the split; see `fcnseg.data.datasets.splits.split_blocks`.
 
     Raises:
@@ -54,6 +68,7 @@ class SynthiaRand(Pairs):
         split: str = "train",
         labels: str = "auto",
         *,
+        exclude: Sequence[str] = CORRUPT,
         val_share: float = 0.1,
         block: int = 50,
         seed: int = 0,
@@ -66,6 +81,7 @@ class SynthiaRand(Pairs):
         where, ending = ("GTTXT", "txt") if labels == "text" else ("GT", "png")
         annotations = require_folder(folder / where)
         images = split_files(list_images(folder / "RGB"), split, val_share=val_share, block=block, seed=seed)
+        images = _without(images, exclude)
         super().__init__(images, labels_of(images, lambda p: annotations / f"{p.stem}.{ending}"), SYNTHIA)
 
     def read_values(self, path: Path) -> np.ndarray:
@@ -98,8 +114,10 @@ class SynthiaRandCityscapes(Pairs):
 class SynthiaSeqs(Pairs):
     """Videos of SYNTHIA-SEQS, in the classes of `SYNTHIA`.
 
-    The split is by blocks of each video; all views of a frame are on one side. Videos of one number in different
-    seasons show the same streets: for validation on unseen streets, choose sequences instead, with split="all".
+    Videos of one number in different seasons show the same streets. The split therefore is by numbers: `val_share` of
+    them, at least one, are for validation, with all seasons, cameras and views. With `block` it is by blocks of frames
+    instead, those of the same frame numbers in all seasons on one side; seasons do not run in step, so that streets
+    near a block's border are on both sides.
 
     Args:
         root: the folder that holds folders such as `SYNTHIA-SEQS-04-DAWN`, or one of these.
@@ -107,10 +125,12 @@ class SynthiaSeqs(Pairs):
         sequences: shell pattern or patterns of the sequences' folders, such as "*-04-*" or "*-SUMMER".
         cameras: pattern or patterns of the cameras, `Stereo_Left` and `Stereo_Right`.
         views: pattern or patterns of the views, `Omni_F`, `Omni_R`, `Omni_B` and `Omni_L`.
-        val_share, block, seed: of the split; see `fcnseg.data.datasets.splits.split_blocks`.
+        val_share, block, seed: of the split; see `fcnseg.data.datasets.splits.split_blocks`. Without `block` all
+            frames of a number are one.
 
     Raises:
-        InputError: when a pattern finds nothing, an image has no label, or the split is impossible.
+        InputError: when a pattern finds nothing, an image has no label, or the split is impossible, such as that of a
+            single number without `block`.
     """
 
     def __init__(
@@ -121,19 +141,26 @@ class SynthiaSeqs(Pairs):
         cameras: str | Sequence[str] = "Stereo_Left",
         views: str | Sequence[str] = "Omni_F",
         *,
-        val_share: float = 0.1,
-        block: int = 50,
+        val_share: float = 0.2,
+        block: int | None = None,
         seed: int = 0,
     ) -> None:
         images = _sequence_images(require_folder(Path(root)), sequences, cameras, views)
-        frames = [(path.parts[-5], path.stem) for path in images]
+        frames = [(_number(path.parts[-5]), path.stem) for path in images]
+        numbers = sorted({number for number, _ in frames})
+        if split in ("train", "val") and block is None and len(numbers) == 1:
+            raise InputError(
+                f"{root}: the frames are of one sequence, {numbers[0]}, and the split is by sequence; "
+                "expected several, or block=50 to split its frames"
+            )
+        block = len(frames) if block is None else block
         images = [images[i] for i in split_blocks(frames, split, val_share=val_share, block=block, seed=seed)]
         names = ["_".join((*path.parts[-5:-4], *path.parts[-3:-1], path.stem)) for path in images]
         super().__init__(images, labels_of(images, _sequence_label), SYNTHIA, names, label_channel=0)
 
 
 def read_text(path: Path) -> np.ndarray:
-    """The (H, W) values of a text file with a row of ids in each line.
+    """The (H, W) values of a text file with a row of ids in each line; -1, which is void, becomes 0.
 
     Raises:
         InputError: when the file is unreadable, a value is no id, or the rows differ in length.
@@ -141,7 +168,10 @@ def read_text(path: Path) -> np.ndarray:
     try:
         require_bytes(path, path.stat().st_size, "rows of ids")
         lines = [line for line in path.read_bytes().splitlines() if line.strip()]
-        values = np.array(b" ".join(lines).split(), np.uint16)
+        values = np.array(b" ".join(lines).split(), np.int32)
+        values = np.where(values == -1, 0, values)
+        if values.size and not 0 <= values.min() <= values.max() <= 65535:
+            raise ValueError(f"{values.min()} to {values.max()}; expected -1 to 65535")
     except (OSError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: cannot be read as rows of ids ({error})") from error
     widths = {len(line.split()) for line in lines}
@@ -149,7 +179,20 @@ def read_text(path: Path) -> np.ndarray:
         raise InputError(
             f"{path}: rows of {sorted(widths)[:2]} ids; expected equal rows" if widths else f"{path}: empty"
         )
-    return values.reshape(len(lines), -1)
+    return values.astype(np.uint16).reshape(len(lines), -1)
+
+
+def _without(images: Sequence[Path], names: Sequence[str]) -> list[Path]:
+    """Images but those of some names, with a warning."""
+    if found := sorted({path.stem for path in images} & set(names)):
+        warnings.warn(f"left out as damaged: {', '.join(found)}; exclude=[] takes all frames", stacklevel=3)
+    return [path for path in images if path.stem not in names]
+
+
+def _number(sequence: str) -> str:
+    """What stands in a sequence's name for its streets: "04" of SYNTHIA-SEQS-04-DAWN."""
+    found = re.search(r"SEQS-(\d+)", sequence)
+    return found.group(1) if found else sequence
 
 
 def _sequence_images(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,11 @@ class PathList:
             raise IndexError(f"path {index} of {len(self)}")
         start, end = self._ends[index % len(self) :][:2]
         return os.fsdecode(self._buffer[start:end])
+
+    def texts(self) -> Iterator[str]:
+        """All paths as they were given."""
+        ends = self._ends.tolist()
+        return (os.fsdecode(self._buffer[start:end]) for start, end in pairwise(ends))
 
     def __iter__(self) -> Iterator[Path]:
         return (self[index] for index in range(len(self)))

@@ -3,6 +3,7 @@
 import os
 import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import cv2
@@ -54,7 +55,7 @@ def test_rand_without_text_reads_colours(tmp_path: Path) -> None:
         (b"1 2 3\n4 5\n", "rows of [2, 3] ids; expected equal rows"),
         (b"1 2 x\n", "cannot be read as rows of ids"),
         (b"1 -2\n", "cannot be read as rows of ids"),
-        (b"1 70000\n", "cannot be read as rows of ids"),
+        (b"1 70000\n", "cannot be read as rows of ids (1 to 70000; expected -1 to 65535)"),
         (b" \n", "empty"),
         (b"1 99\n", "label value 99 is outside the label space 'synthia'"),
         (b"1 2\n", "label is 2x1, its image 26x4; expected the same size"),
@@ -69,6 +70,31 @@ def test_a_damaged_text_label_is_named(tmp_path: Path, text: bytes, reason: str)
     assert message.startswith(f"{dataset.labels[1]}: ")
     assert reason in message
     assert "\n" not in message
+
+
+def test_minus_one_is_void_in_text_labels(tmp_path: Path) -> None:
+    dataset = SynthiaRand(layouts.synthia_rand(tmp_path, 1, (2, 3)), "all")
+    dataset.labels[0].write_text("-1 0 1 \n3 -1 11 \n")
+    assert dataset.mask(0).tolist() == [[255, 255, 0], [2, 255, 10]]
+
+
+def test_frames_that_are_known_as_damaged_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    root = layouts.synthia_rand(tmp_path, 20, (2, 2))
+    damaged = "ap_000_02-11-2015_18-02-19_000062_3_Rand_2"  # a name of the download
+    for path in (root / "RGB" / "0000007.png", root / "GTTXT" / "0000007.txt", root / "GT" / "0000007.png"):
+        path.rename(path.with_stem(damaged))
+    with pytest.warns(UserWarning, match=f"left out as damaged: {damaged}; exclude=\\[\\] takes all frames"):
+        assert damaged not in layouts.names(SynthiaRand(root, "all"))
+    parts = {}
+    for exclude in ([], ["0000003", damaged]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore" if exclude else "error")
+            parts[len(exclude)] = [
+                set(layouts.names(SynthiaRand(root, split, exclude=exclude, block=5, val_share=0.25)))
+                for split in ("train", "val")
+            ]
+    assert len(parts[0][0]) + len(parts[0][1]) == 20
+    assert [part - {"0000003", damaged} for part in parts[0]] == parts[2], "the others stay on their sides"
 
 
 def test_rand_cityscapes_takes_the_class_from_the_first_channel(tmp_path: Path) -> None:
@@ -120,6 +146,26 @@ def test_all_views_of_a_frame_are_on_one_side(tmp_path: Path) -> None:
     frames = [{name[-6:] for name in layouts.names(part)} for part in parts]
     assert not frames[0] & frames[1]
     assert [len(part) for part in parts] == [4 * len(f) for f in frames] == [32, 16]
+
+
+def test_the_streets_of_a_sequence_are_on_one_side_in_all_seasons(tmp_path: Path) -> None:
+    sequences = [f"{number}-{season}" for number in ("01", "02", "04", "05", "06") for season in ("FALL", "DAWN")]
+    root = layouts.synthia_seqs(tmp_path, [f"SYNTHIA-SEQS-{s}/Stereo_Left/Omni_F" for s in sequences], 4, (2, 2))
+    drawn = set()
+    for seed in range(8):
+        parts = [layouts.names(SynthiaSeqs(root, split, seed=seed)) for split in ("train", "val")]
+        train, val = ({name.split("-")[2] for name in part} for part in parts)
+        assert [len(part) for part in parts] == [32, 8]
+        assert len(val) == 1
+        assert train | val == {"01", "02", "04", "05", "06"}
+        drawn |= val
+    assert len(drawn) > 1
+    by_frame = [layouts.names(SynthiaSeqs(root, s, block=2, sequences="*-04-*")) for s in ("train", "val")]
+    assert not {name[-6:] for name in by_frame[0]} & {name[-6:] for name in by_frame[1]}
+    with pytest.raises(
+        InputError, match=r"of one sequence, 04, and the split is by sequence; expected several, or block"
+    ):
+        SynthiaSeqs(root, "train", sequences="*-04-*")
 
 
 @pytest.mark.parametrize("package", [SynthiaRand, SynthiaRandCityscapes])
