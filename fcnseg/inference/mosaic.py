@@ -165,7 +165,7 @@ class Mosaic:
                     _flush(self.mask)
                     _write(note, json.dumps(top + height).encode())
                     told = time.monotonic()
-        self.mask.flush()
+        _flush(self.mask)
 
     def _classes(self, logits: Tensor, top: int, left: int) -> np.ndarray:
         mask = likeliest(logits)[0].to(torch.uint8).cpu().numpy()
@@ -287,6 +287,8 @@ class _ByRows:
             else:
                 logits = resampled_rows(self.stream.logits, self.seen, self.covered, start, stop)
             yield start, 0, logits[..., :width]
+        for scores in self.maps:  # files are written next, and these are not looked at again
+            _flush(scores)
 
     def share(self, rows: int) -> float:
         return 0.1 * rows / self.mosaic.size[0]
