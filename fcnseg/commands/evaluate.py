@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from fcnseg.commands.common import require_value
 from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
-from fcnseg.evaluation import evaluate, write_report
+from fcnseg.evaluation import Protocol, evaluate, write_report
 from fcnseg.evaluation.calibration import calibrate, save_reliability
 from fcnseg.evaluation.report import write_json
 from fcnseg.inference.device import default_device
@@ -22,10 +23,13 @@ from fcnseg.runs.folder import output_folder, relative
 
 def run(config: DictConfig) -> None:
     checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
+    protocol: Protocol | None = instantiate(config.get("protocol"), _convert_="all")
     model = _model(checkpoint, config)
     resize_as(config, model.spec)
     data = build_data(config, train=False)
     _require_classes(checkpoint, model.spec, data.label_space)
+    if protocol is not None:
+        protocol.reported(data.label_space)  # refuses other classes before anything is computed
     for key, value in data.image_facts().items():
         if key not in ("mean", "std", "clip") and value != (expected := getattr(model.spec, key)):
             raise InputError(f"{checkpoint}: takes images with {key}={expected}; the data has {value}")
@@ -35,7 +39,7 @@ def run(config: DictConfig) -> None:
     facts: dict[str, Any] = {"checkpoint": checkpoint, "precision": str(config.precision)}
     if config.calibrate:
         facts |= {"calibration": _calibrated(model, data, folder)}
-    write_report(evaluation, model, data, folder, facts)
+    write_report(evaluation, model, data, folder, facts, protocol=protocol)
     print(f"scores and pictures  {relative(folder)}")
 
 

@@ -1,5 +1,6 @@
 """Run a model over a validation set, and write what there is to know about it."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from fcnseg.errors import InputError
 from fcnseg.evaluation.comparison import save_matrices
 from fcnseg.evaluation.confusion import confusion_matrices
 from fcnseg.evaluation.metrics import scores, to_dict
+from fcnseg.evaluation.protocol import Protocol
 from fcnseg.evaluation.report import Example, print_table, save_confusion, save_examples, write_json
 from fcnseg.inference import Predictor
 from fcnseg.inference.exported import Exported
@@ -85,15 +87,27 @@ def write_report(
     folder: Path,
     facts: dict[str, Any],
     examples: int = 3,
+    protocol: Protocol | None = None,
 ) -> None:
     """Print the table; write pictures (all confusions; the worst and best images), confusions.npz and metrics.json.
 
     Args:
         facts: further entries for metrics.json, such as the checkpoint.
         examples: how many of the worst and of the best images to show.
+        protocol: which classes are reported; by default all.
+
+    Raises:
+        InputError: when the protocol is for other classes than the data's.
     """
-    found = scores(evaluation.confusion)
-    print_table(found, data.label_space, title=f"{len(evaluation.names)} images")
+    columns = {} if protocol is None else protocol.reported(data.label_space)
+    found = scores(evaluation.confusion, next(iter(columns.values()), None))
+    means = {name: scores(evaluation.confusion, classes).mean_iou for name, classes in columns.items()}
+    title = f"{len(evaluation.names)} images" + (f", {protocol.name}" if protocol else "")
+    print_table(found, data.label_space, title=title, means=means)
+    if protocol is not None:
+        told = {"name": protocol.name, "source": protocol.source}
+        known = {name: None if math.isnan(mean) else mean for name, mean in means.items()}
+        facts = facts | {"protocol": told | {"mean_iou": known}}
     save_confusion(evaluation.confusion, data.label_space, folder / "confusion.png")
     order = [int(i) for i in np.argsort(evaluation.mean_iou) if not np.isnan(evaluation.mean_iou[i])]
     count = min(examples, (len(order) + 1) // 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ class Scores:
             labelled, which counts in the mean, and nan for one that occurs in neither, which does not.
         accuracy: n_ii / t_i per class; nan for a class without label pixels.
         pixels: t_i, the label pixels of each class.
+        reported: the classes i that the four scores are sums and means over; None: all of them. `iou` and `accuracy`
+            are those of every class, and predictions of classes that are not reported are errors, see `scores`.
     """
 
     pixel_accuracy: float
@@ -38,32 +41,43 @@ class Scores:
     iou: tuple[float, ...]
     accuracy: tuple[float, ...]
     pixels: tuple[int, ...]
+    reported: tuple[int, ...] | None = None
 
 
-def scores(confusion: torch.Tensor | np.ndarray) -> Scores:
+def scores(confusion: torch.Tensor | np.ndarray, reported: Sequence[int] | None = None) -> Scores:
     """Compute the scores of a (C, C) matrix of pixel counts; rows are labels, columns predictions.
 
     The means follow the reference's score.py, which takes nanmean over the classes with a union. A matrix
     without any pixel gives nan everywhere.
 
+    Args:
+        confusion: the matrix.
+        reported: indices of the classes that the four scores are over; None: all. Every class's own scores are of the
+            whole matrix: a pixel of a reported class that is predicted as another one is missed, and one of another
+            class that is predicted as a reported one is a false alarm, as where tables report 16 of 19 classes.
+
     Raises:
-        ValueError: when the matrix is not square or has a negative entry.
+        ValueError: when the matrix is not square or has a negative entry, or no such class is there to report.
     """
     counts = as_counts(confusion)
     hits, labelled, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
     iou = divide(hits, labelled + predicted - hits)
     accuracy = divide(hits, labelled)
-    total = labelled.sum()
+    if reported is not None and (not reported or not 0 <= min(reported) <= max(reported) < len(counts)):
+        raise ValueError(f"reported classes {list(reported)}: expected indices from 0 to {len(counts) - 1}")
+    shown = np.arange(len(counts)) if reported is None else np.array(sorted(set(reported)))
+    total = labelled[shown].sum()
     # A class without label pixels weighs nothing, and its IoU may be nan.
-    weighted = (labelled * iou)[labelled > 0].sum()
+    weighted = np.nansum((labelled * iou)[shown])
     return Scores(
-        pixel_accuracy=float(divide(hits.sum(), total)),
-        mean_accuracy=_mean_of_present(accuracy),
-        mean_iou=_mean_of_present(iou),
+        pixel_accuracy=float(divide(hits[shown].sum(), total)),
+        mean_accuracy=_mean_of_present(accuracy[shown]),
+        mean_iou=_mean_of_present(iou[shown]),
         frequency_weighted_iou=float(divide(weighted, total)),
         iou=tuple(iou.tolist()),
         accuracy=tuple(accuracy.tolist()),
         pixels=tuple(int(n) for n in labelled),
+        reported=None if reported is None else tuple(shown.tolist()),
     )
 
 
@@ -92,6 +106,7 @@ def to_dict(scores: Scores, label_space: LabelSpace) -> dict[str, Any]:
         ValueError: when the label space has another number of classes than the scores.
     """
     classes = zip(label_space.classes, scores.iou, scores.accuracy, scores.pixels, strict=True)
+    reported = None if scores.reported is None else [label_space.classes[i] for i in scores.reported]
     return {
         "pixel_accuracy": _or_none(scores.pixel_accuracy),
         "mean_accuracy": _or_none(scores.mean_accuracy),
@@ -101,7 +116,7 @@ def to_dict(scores: Scores, label_space: LabelSpace) -> dict[str, Any]:
             name: {"iou": _or_none(iou), "accuracy": _or_none(accuracy), "pixels": pixels}
             for name, iou, accuracy, pixels in classes
         },
-    }
+    } | ({} if reported is None else {"reported": reported})
 
 
 def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

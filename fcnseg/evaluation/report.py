@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,11 +63,13 @@ def print_table(
     label_space: LabelSpace,
     console: Console | None = None,
     title: str = "",
+    means: Mapping[str, float] | None = None,
 ) -> None:
     """Print the scores in percent, a row per class, then the four that sum them up.
 
-    `pixels` is a class's share of the label pixels. Colours appear only where the console shows them; in a
-    file or a pipe the table is plain text.
+    Classes that are not reported are dim, and `means` are mean IoUs by their names, in the place of the one. `pixels`
+    is a class's share of the label pixels. Colours appear only where the console shows them; in a file or a pipe the
+    table is plain text.
 
     Raises:
         ValueError: when the label space has another number of classes than the scores.
@@ -95,14 +97,17 @@ def print_table(
 
     total = sum(scores.pixels)
     per_class = (label_space.classes, label_space.palette, scores.iou, scores.accuracy, scores.pixels)
-    for name, (red, green, blue), iou, accuracy, pixels in zip(*per_class, strict=True):
+    reported = range(len(scores.iou)) if scores.reported is None else scores.reported
+    for index, (name, (red, green, blue), iou, accuracy, pixels) in enumerate(zip(*per_class, strict=True)):
         absent = math.isnan(iou)
-        shown, style = ("absent", "dim") if absent else (_percent(iou), "")
+        shown, style = ("absent", "dim") if absent else (_percent(iou), "" if index in reported else "dim")
+        name = name if index in reported else f"{name} (not reported)"
         swatch = f"on rgb({red},{green},{blue})"
         add_row(name, shown, iou, _percent(accuracy), _share(pixels, total), style, swatch)
     table.add_section()
     weighted = scores.frequency_weighted_iou
-    add_row("mean IoU", _percent(scores.mean_iou), scores.mean_iou, "", "", "bold", "")
+    for name, mean in (means or {"mean IoU": scores.mean_iou}).items():
+        add_row(name, _percent(mean), mean, "", "", "bold", "")
     add_row("frequency-weighted IoU", _percent(weighted), weighted, "", "", "bold", "")
     add_row("mean accuracy", "", math.nan, _percent(scores.mean_accuracy), "", "bold", "")
     add_row("pixel accuracy", "", math.nan, _percent(scores.pixel_accuracy), "", "bold", "")

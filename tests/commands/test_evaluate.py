@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from fcnseg.label_spaces import CITYSCAPES19
 from fcnseg.labels import STREET11
 from fcnseg.models import create_model, from_pretrained
+from tests.data import layouts
 
 
 @pytest.fixture
@@ -84,3 +86,29 @@ def test_images_are_resized_as_the_model_tells_and_scored_where_they_are(evaluat
         found = file["matrices"].sum(axis=0)
     assert found.sum() == matrix.sum()
     assert np.abs(found - matrix).sum() <= 2e-3 * matrix.sum()  # of ties, and of convolutions that are fused
+
+
+def test_a_protocol_reports_its_classes_of_all_that_are_predicted(fcnseg, tmp_path, capsys):
+    root = layouts.cityscapes(tmp_path / "data", {"val/lindau": 2}, (24, 36))
+    model = create_model("fcn32s_alexnet", width=0.05, num_classes=19, label_space=CITYSCAPES19.to_dict())
+    torch.nn.init.normal_(model.score_fr.weight)
+    model.save_pretrained("model")
+    settings = ["checkpoint=model", f"data.root={root}", "device=cpu", "data.num_workers=0"]
+    protocol = "protocol=synthia_to_cityscapes"
+    for extra in ([], [protocol]):
+        folder = f"hydra.run.dir=scores{len(extra)}"
+        assert fcnseg("evaluate", *settings, "data=cityscapes", *extra, folder) == 0, capsys.readouterr().err
+    plain, reported = (json.loads(Path(f"scores{n}/metrics.json").read_text()) for n in (0, 1))
+    assert reported["classes"] == plain["classes"]
+    iou = {name: found["iou"] for name, found in plain["classes"].items()}
+    sixteen = [value for name, value in iou.items() if name not in ("terrain", "truck", "train")]
+    thirteen = [v for n, v in iou.items() if n not in ("terrain", "truck", "train", "wall", "fence", "pole")]
+    expected = {"mIoU": sum(sixteen) / 16, "mIoU*": sum(thirteen) / 13}
+    assert reported["protocol"]["mean_iou"] == pytest.approx(expected)
+    assert reported["mean_iou"] == pytest.approx(expected["mIoU"])
+    assert "DAFormer" in reported["protocol"]["source"]
+    shown = capsys.readouterr().out
+    assert "terrain (not reported)" in shown
+    assert "2 images, SYNTHIA to Cityscapes" in shown
+    assert fcnseg("evaluate", "checkpoint=demo", "data.val.length=2", protocol) == 2
+    assert "scores predictions of the 19 classes of cityscapes19" in capsys.readouterr().err

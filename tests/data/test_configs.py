@@ -68,6 +68,10 @@ CONFIGS: dict[str, tuple[Callable[[Path], Path | list[str]], tuple[str, ...], st
         synthia_and(layouts.cityscapes, layouts.synthia_rand_cityscapes, {"train/bonn": 3, "val/lindau": 1}),
         (), "3 cityscapes, 4 synthia (a batch: 1 cityscapes, 1 synthia)", 1,
     ),
+    "synthia_cityscapes19_bgc": (
+        synthia_and(layouts.cityscapes, layouts.synthia_rand_cityscapes, {"train/bonn": 3, "val/lindau": 1}),
+        (), "3 cityscapes, 4 synthia (a batch: 1 cityscapes, 1 synthia)", 1,
+    ),
     "synthia_cityscapes13_bgc": (
         synthia_and(layouts.cityscapes, layouts.synthia_rand_cityscapes, {"train/bonn": 3, "val/lindau": 1}),
         (), "3 cityscapes, 4 synthia (a batch: 1 cityscapes, 1 synthia)", 1,

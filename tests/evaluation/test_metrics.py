@@ -138,3 +138,36 @@ def test_to_dict_is_json_with_none_for_nan() -> None:
 def test_to_dict_refuses_another_number_of_classes() -> None:
     with pytest.raises(ValueError, match="shorter"):
         to_dict(scores(np.eye(2)), SPACE)
+
+
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=100, deadline=None)
+@given(masks(), st.data())
+def test_reported_classes_keep_the_errors_of_the_others(case: tuple[np.ndarray, np.ndarray, int], data) -> None:
+    label, prediction, classes = case
+    reported = data.draw(st.lists(st.integers(0, classes - 1), min_size=1, unique=True))
+    every = by_pixel(label, prediction, classes)
+    result = scores(count(label, prediction, classes), reported)
+    assert result.reported == tuple(sorted(reported))
+    for name in ("iou", "accuracy", "pixels"):
+        np.testing.assert_allclose(getattr(result, name), every[name], rtol=1e-12, err_msg=name)
+    for name, of_class in (("mean_iou", "iou"), ("mean_accuracy", "accuracy")):
+        known = [every[of_class][i] for i in reported if not math.isnan(every[of_class][i])]
+        np.testing.assert_allclose(getattr(result, name), np.mean(known) if known else NAN, rtol=1e-12, err_msg=name)
+    kept = np.isin(label, reported)
+    accuracy = (label == prediction)[kept].mean() if kept.any() else NAN
+    np.testing.assert_allclose(result.pixel_accuracy, accuracy, rtol=1e-12)
+
+
+def test_reported_classes_by_hand() -> None:
+    # Of 4 road pixels one is predicted as truck, and one of 2 truck pixels as road; trucks are not reported.
+    confusion = np.array([[3, 0, 1], [0, 5, 0], [1, 0, 1]])
+    result = scores(confusion, [0, 1])
+    assert result.mean_iou == pytest.approx((3 / 5 + 1) / 2)
+    assert result.pixel_accuracy == pytest.approx(8 / 9)
+    assert result.frequency_weighted_iou == pytest.approx((4 * 3 / 5 + 5) / 9)
+    assert to_dict(result, SPACE)["reported"] == ["sky", "road"]
+    assert scores(confusion, range(3)).mean_iou == scores(confusion).mean_iou
+    for wrong in ([], [3], [-1]):
+        with pytest.raises(ValueError, match="expected indices from 0 to 2"):
+            scores(confusion, wrong)
