@@ -1,6 +1,6 @@
 """The Lightning data module: one domain or several for training, one for validation."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,93 +8,29 @@ import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+from torch.utils.data import DataLoader, Dataset
 
-from fcnseg.cores import available_cores
-from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler, SampleRef
-from fcnseg.data.dataset import SegmentationDataset, drawn, read_mask, require_apart
-from fcnseg.data.resizing import framed_image, padded_image, padded_mask
+from fcnseg.data.batches import (
+    EveryImageOnce,
+    TrainingLoader,
+    TrainingSamples,
+    ValidationSamples,
+    collate,
+    collate_padded,
+    default_workers,
+    single_threaded,
+)
+from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler
+from fcnseg.data.dataset import SegmentationDataset, read_mask, require_apart
 from fcnseg.data.statistics import normalisation
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
 from fcnseg.data.transforms import Augment, resize_pipeline
 from fcnseg.errors import InputError
-from fcnseg.geometry import require_resize, shown_size
+from fcnseg.geometry import require_resize
 from fcnseg.labels import IGNORE_INDEX
 
 CACHES = ("none", "ram", "disk")
 MIXINGS = ("balanced", "pooled")
-
-
-class _Training(Dataset):
-    """Augmented samples of several domains, by the sampler's draws."""
-
-    def __init__(self, domains: Sequence[SegmentationDataset], augment: Augment, seed: int) -> None:
-        self.domains, self.augment, self.seed = domains, augment, seed
-
-    def __getitem__(self, ref: SampleRef) -> dict[str, Any]:
-        image, mask, _ = drawn(self.domains[ref.domain], ref.index, (self.seed, ref.domain, ref.count, 1))
-        seed = np.random.SeedSequence([self.seed, ref.domain, ref.count]).generate_state(1)[0]
-        image, mask = self.augment(image, mask, int(seed))
-        return {"image": _to_tensor(image), "mask": _to_indices(mask), "domain": ref.domain}
-
-
-class _Validation(Dataset):
-    """Samples resized for the model, with masks in their own size."""
-
-    def __init__(self, dataset: SegmentationDataset, size: Sequence[int] | None, resize: str) -> None:
-        self.dataset, self.size, self.resize = dataset, size, resize
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """A sample; the one of index -1 has no labelled pixel, and counts nowhere."""
-        image, mask, name = self.dataset[max(index, 0)]
-        if index < 0:
-            mask, name = np.full_like(mask, IGNORE_INDEX), ""
-        resized = _to_tensor(framed_image(image, self.size, self.resize))
-        shown = shown_size((image.shape[0], image.shape[1]), self.size, self.resize)
-        return {"image": resized, "mask": _to_indices(mask), "name": name, "index": index, "shown": shown}
-
-
-class _EveryImageOnce(DistributedSampler):
-    """Every `num_replicas`-th index in order: no sample twice, so that distributed scores stay exact.
-
-    Where there are fewer samples than processes, those that are left get the index -1: each must take part in the sums
-    over all of them. Lightning's own `UnrepeatedDistributedSampler` refuses that. Any sampler that is no
-    `DistributedSampler` Lightning would shard a second time.
-    """
-
-    def __init__(self, dataset: Dataset, num_replicas: int, rank: int) -> None:
-        super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.indices = range(rank, len(self.dataset), num_replicas) or [-1]  # type: ignore[arg-type]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
-
-
-class _TrainingLoader(DataLoader):
-    """Begins to read when the first batch is asked for, and not when Lightning makes the iterator.
-
-    Lightning makes it before it restores a checkpoint, to count the batches; worker processes would prepare the
-    batches of a run that begins anew.
-    """
-
-    def __iter__(self) -> Any:
-        yield from super().__iter__()
-
-    def state_dict(self) -> dict[str, int]:
-        """Nothing: the place in the data is Lightning's own count of the batches that were trained on.
-
-        That there is such a method tells Lightning that training can go on in the midst of an epoch.
-        """
-        return {}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Nothing to load, see `state_dict`."""
 
 
 class SegmentationData(LightningDataModule):
@@ -251,10 +187,10 @@ class SegmentationData(LightningDataModule):
         return BalancedBatchSampler(lengths, self.ratio, self.batch_size, **options)
 
     def train_dataloader(self) -> DataLoader:
-        dataset = _Training(list(self.train.values()), self.augment, self.seed)
+        dataset = TrainingSamples(list(self.train.values()), self.augment, self.seed)
         done = self._batches_done if self.trainer else None
         batches = self.batches(*self._processes(), done)
-        return self._loader(dataset, _TrainingLoader, batch_sampler=batches, collate_fn=_collate_padded)
+        return self._loader(dataset, TrainingLoader, batch_sampler=batches, collate_fn=collate_padded)
 
     def val_dataloader(self) -> DataLoader:
         return self.validation_loader(*self._processes())
@@ -265,9 +201,9 @@ class SegmentationData(LightningDataModule):
         A batch has "image", a list "mask" of masks in their own size, and lists of each one's "name", "index" and
         "shown", the (height, width) of the image's beginning beyond which is padding.
         """
-        dataset = _Validation(self.val, self.input_size, self.resize)
-        sampler = _EveryImageOnce(dataset, num_replicas, rank)
-        return self._loader(dataset, sampler=sampler, batch_size=8 if self.input_size else 1, collate_fn=_collate)
+        dataset = ValidationSamples(self.val, self.input_size, self.resize)
+        sampler = EveryImageOnce(dataset, num_replicas, rank)
+        return self._loader(dataset, sampler=sampler, batch_size=8 if self.input_size else 1, collate_fn=collate)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Masks as int64, now that they are on the device: on the way they are an eighth of that."""
@@ -288,7 +224,7 @@ class SegmentationData(LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_single_threaded if workers else None,
+            worker_init_fn=single_threaded if workers else None,
             **options,
         )
 
@@ -318,49 +254,6 @@ def _facts(dataset: SegmentationDataset) -> dict[str, Any]:
     }
 
 
-def default_workers() -> int:
-    """Processes that prepare samples for one training process."""
-    gpus = torch.cuda.device_count()
-    return min(8, available_cores() // gpus) if gpus else 0
-
-
 def _count(mask: np.ndarray, classes: int) -> np.ndarray:
     pixels = np.bincount(mask.ravel(), minlength=IGNORE_INDEX + 1)[:classes]
     return np.stack([pixels, (pixels > 0) * pixels.sum()], axis=1)
-
-
-def _to_tensor(image: np.ndarray) -> Tensor:
-    """(H, W, C) array to a (C, H, W) tensor of the same values, in memory of its own: a cache is read only."""
-    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
-
-
-def _to_indices(mask: np.ndarray) -> Tensor:
-    """(H, W) array of class indices to a tensor of uint8, in memory of its own; losses ask for int64, on the device."""
-    return torch.from_numpy(np.array(mask, dtype=np.uint8, order="C"))
-
-
-def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack the images; masks stay a list, since their sizes may differ."""
-    batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
-    return batch | {"image": torch.stack(batch["image"])}
-
-
-def _collate_padded(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack images and masks, padded to the largest height and width among them."""
-    sizes = [tuple(sample["mask"].shape) for sample in samples]
-    if len(set(sizes)) > 1:
-        largest = np.max(sizes, axis=0).tolist()
-        samples = [sample | _padded(sample["image"], sample["mask"], largest) for sample in samples]
-    return default_collate(samples)
-
-
-def _padded(image: Tensor, mask: Tensor, size: Sequence[int]) -> dict[str, Tensor]:
-    pixels = padded_image(image.numpy().transpose(1, 2, 0), size)
-    return {"image": _to_tensor(pixels), "mask": _to_indices(padded_mask(mask.numpy(), size))}
-
-
-def _single_threaded(worker: int) -> None:
-    """Worker processes are the parallelism; OpenCV's own threads would fight over the cores."""
-    import cv2
-
-    cv2.setNumThreads(0)
