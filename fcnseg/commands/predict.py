@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fcnseg.commands.common import require_value, require_writable, unwritable
+from fcnseg.data.files.volumes import open_volume
 from fcnseg.errors import InputError
 from fcnseg.inference import Averaging, Predictor
 from fcnseg.inference.many import Advance, Job, Work
@@ -18,6 +19,7 @@ from fcnseg.inference.mosaic import Windows
 from fcnseg.inference.naming import find_images, output_names, with_ending
 from fcnseg.inference.results import Results, Wanted
 from fcnseg.inference.video import VIDEO_SUFFIXES, segment_video, video_facts
+from fcnseg.inference.volumes import find_volumes, segment_volume
 
 GIGABYTE = 10**9
 
@@ -28,6 +30,9 @@ def run(config: DictConfig) -> None:
     output = Path(require_value(config, "output", "FOLDER"))
     if Path(source).suffix.lower() in VIDEO_SUFFIXES:
         run_video(config, checkpoint, Path(source), output)
+        return
+    if volumes := find_volumes(Path(source)):
+        run_volumes(config, checkpoint, volumes, output)
         return
     wanted = wanted_of(config)
     kinds = wanted.folders
@@ -60,6 +65,27 @@ def run_video(config: DictConfig, checkpoint: str, source: Path, output: Path) -
     except OSError as error:
         raise unwritable(output, error) from error
     print(f"{frames} frames  {target}")
+
+
+def run_volumes(config: DictConfig, checkpoint: str, volumes: Sequence[Path], output: Path) -> None:
+    """OUTPUT/masks/NAME.nii.gz of NIfTI, or OUTPUT/masks/NAME/ of DICOM, and OUTPUT/overlays/NAME/ of both."""
+    wanted = wanted_of(config)
+    if others := [kind for kind in ("probabilities", "entropy", "areas", "coco", "geojson") if getattr(wanted, kind)]:
+        raise InputError(f"{others[0]}=true: of volumes there are masks and overlays alone")
+    require_writable(output, *wanted.folders)
+    masks, overlays = (output / "masks"), (output / "overlays" if wanted.overlays else None)
+    if masks.resolve() in {path.parent.resolve() for path in volumes}:
+        raise InputError(f"output={output}: {masks} holds the volumes of input; expected another folder")
+    predictor = predictor_of(config, checkpoint)
+    depths = [open_volume(path, config.axis).shape[0] for path in volumes]
+    options = {"axis": config.axis, "opacity": wanted.opacity}
+    try:
+        with _bar("predicting", sum(depths)) as advance:
+            for path in volumes:
+                print(segment_volume(predictor, path, masks, overlays, **options, progress=lambda: advance(1)))
+    except OSError as error:
+        raise unwritable(output, error) from error
+    print(f"{sum(depths)} slices of {len(volumes)} volume{'s' * (len(volumes) != 1)}  {masks}")
 
 
 def predictor_of(config: DictConfig, checkpoint: str) -> Predictor:

@@ -55,11 +55,9 @@ class Slices:
     ) -> None:
         if not isinstance(neighbours, int) or neighbours < 0:
             raise InputError(f"neighbours={neighbours!r}: expected a whole number from 0 on")
-        if axis not in (0, 1, 2):
-            raise InputError(f"axis={axis!r}: expected 0, 1 or 2")
         check_scaling(scaling)
         self.label_space, self.neighbours, self.scaling, self.axis = label_space, neighbours, scaling, axis
-        pictures, by_name = _by_name(Path(images)), _by_name(Path(labels))
+        pictures, by_name = volumes_of(Path(images)), volumes_of(Path(labels))
         if missing := [path for name, path in pictures.items() if name not in by_name]:
             raise InputError(f"{missing[0]}: no label of that name in {labels}")
         names = list(pictures)
@@ -82,9 +80,7 @@ class Slices:
         """
         volume, number = self._place(index)
         found = _open(self.images[volume], self.axis)
-        places = np.arange(number - self.neighbours, number + self.neighbours + 1).clip(0, found.shape[0] - 1)
-        slices = {int(place): found.read(int(place)) for place in sorted(set(places.tolist()))}
-        image = scale_values(np.dstack([slices[place] for place in places.tolist()]), self.scaling)
+        image = scale_values(found.around(number, self.neighbours), self.scaling)
         mask = self._label(volume, number)
         if (absent := without_data(image[..., [self.neighbours]])) is not None:
             mask = np.where(absent, np.uint8(IGNORE_INDEX), mask)
@@ -131,8 +127,12 @@ def _opened(path: Path, axis: int, changed: int) -> Volume:
     return open_volume(path, axis)
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
-    """Volumes by their names, sorted."""
+def volumes_of(folder: Path) -> dict[str, Path]:
+    """The volumes of a folder by their names, sorted.
+
+    Raises:
+        InputError: when there is none, or two of one name.
+    """
     found: dict[str, Path] = {}
     entries: Sequence[Path] = sorted(require_folder(folder).iterdir())
     for path in entries:

@@ -32,6 +32,12 @@ class Volume:
     read: Callable[[int], np.ndarray]
     affine: np.ndarray | None = None
 
+    def around(self, number: int, neighbours: int) -> np.ndarray:
+        """(H, W, 2 neighbours + 1) of a slice in the midst of its neighbours; beyond the volume its last one again."""
+        places = np.arange(number - neighbours, number + neighbours + 1).clip(0, self.shape[0] - 1).tolist()
+        slices = {place: self.read(place) for place in sorted(set(places))}
+        return np.dstack([slices[place] for place in places])
+
 
 def is_volume(path: Path) -> bool:
     """Whether a path is NIfTI or DICOM by its ending, or a folder with DICOM files in it."""
@@ -46,7 +52,7 @@ def volume_name(path: Path) -> str:
     return path.name[: len(path.name) - len(ending)]
 
 
-def open_volume(path: Path, axis: int = 2) -> Volume:
+def open_volume(path: Path, axis: int = 2, in_order: bool = False) -> Volume:
     """Open a volume; its head alone is read.
 
     A slice of NIfTI lies across one of the file's three axes, and shows the first of the others from left to right,
@@ -57,20 +63,23 @@ def open_volume(path: Path, axis: int = 2) -> Volume:
     Args:
         path: .nii, .nii.gz, .dcm, or a folder of .dcm, each of one slice.
         axis: of NIfTI, the one across slices: 0, 1 or 2.
+        in_order: keep a compressed file open, so that slices in their order are unpacked once; by one process alone.
 
     Raises:
-        InputError: when the file is missing, damaged or of another kind.
+        InputError: when the file is missing, damaged or of another kind, or there is no such axis.
     """
+    if axis not in (0, 1, 2):
+        raise InputError(f"axis={axis!r}: expected 0, 1 or 2")
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_dir():
         return _series(path)
-    return _dicom(path) if path.name.lower().endswith(DICOM) else _nifti(path, axis)
+    return _dicom(path) if path.name.lower().endswith(DICOM) else _nifti(path, axis, in_order)
 
 
-def _nifti(path: Path, axis: int) -> Volume:
+def _nifti(path: Path, axis: int, in_order: bool) -> Volume:
     with _decoding(path, "nibabel") as nibabel:
-        image = nibabel.load(path)
+        image = nibabel.load(path, keep_file_open=in_order)
         shape = tuple(int(side) for side in image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]

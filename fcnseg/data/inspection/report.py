@@ -53,7 +53,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "folder named like an image": ("warning", "training passes over folders"),
     "unreadable folder": ("warning", "training passes over it"),
     "another name": ("warning", "training passes over it"),
-    "sizes vary": ("note", "training resizes all images to data.size"),
+    "sizes vary": ("note", "data.resize says how training brings them to data.size"),
     "not an image": ("note", "training passes over it"),
 }
 """For every kind of finding, its severity and what to do; the most important first."""
