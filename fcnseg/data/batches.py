@@ -24,10 +24,10 @@ class TrainingSamples(Dataset):
         self.domains, self.augment, self.seed = domains, augment, seed
 
     def __getitem__(self, ref: SampleRef) -> dict[str, Any]:
-        image, mask, _ = drawn(self.domains[ref.domain], ref.index, (self.seed, ref.domain, ref.count, 1))
+        image, mask, name = drawn(self.domains[ref.domain], ref.index, (self.seed, ref.domain, ref.count, 1))
         seed = np.random.SeedSequence([self.seed, ref.domain, ref.count]).generate_state(1)[0]
         image, mask = self.augment(image, mask, int(seed))
-        return {"image": _to_tensor(image), "mask": _to_indices(mask), "domain": ref.domain}
+        return {"image": _to_tensor(image), "mask": _to_indices(mask), "domain": ref.domain, "name": name}
 
 
 class ValidationSamples(Dataset):

@@ -96,8 +96,10 @@ def segment_file(
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         write_mask(mosaic.mask, label_space, scene, mask)
+        mosaic.rest()
         if overlay is not None:
             write_overlay(mosaic.mask, label_space, scene, overlay, opacity)
+            mosaic.rest()
         counts = count_pixels(mosaic.mask, label_space)
         mosaic.remove()
         return Written(mosaic.method, counts)

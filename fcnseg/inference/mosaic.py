@@ -5,6 +5,7 @@ The scores of a chain of layers are computed row by row (`fcnseg.models.rows`), 
 far lies in a hidden folder beside the result until that is whole.
 """
 
+import ctypes
 import io
 import json
 import mmap
@@ -13,6 +14,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -165,7 +167,12 @@ class Mosaic:
                     _flush(self.mask)
                     _write(note, json.dumps(top + height).encode())
                     told = time.monotonic()
+        self.rest()
+
+    def rest(self) -> None:
+        """Give back the memory that the mask takes until it is looked at again, and what was needed to compute it."""
         _flush(self.mask)
+        _trim()
 
     def _classes(self, logits: Tensor, top: int, left: int) -> np.ndarray:
         mask = likeliest(logits)[0].to(torch.uint8).cpu().numpy()
@@ -242,7 +249,7 @@ class _ByRows:
         self.strip = min(rows, -(-256 // unit) * unit)
         self.state = mosaic.folder / "state.pt"
         if self.state.is_file():
-            self.stream.restore(torch.load(self.state, weights_only=True))
+            self.stream.restore(torch.load(self.state, weights_only=True, mmap=True))
 
     def _allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
         self.maps.append(_mapped(self.mosaic.folder / name, shape, np.dtype(np.float32)))
@@ -367,6 +374,12 @@ def _flush(array: np.memmap) -> None:
     pages: mmap.mmap = array._mmap  # type: ignore[attr-defined]
     if hasattr(mmap, "MADV_DONTNEED"):
         pages.madvise(mmap.MADV_DONTNEED)
+
+
+def _trim() -> None:
+    """Give back to the system what the C library keeps of freed memory, where it is the GNU one."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -24,10 +24,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "://" in str(path):  # an object store, which has transactions of its own
             super().save_checkpoint(checkpoint, path, storage_options)
             return
+        require_finite(checkpoint, path)
         content = io.BytesIO()  # in memory first: torch's file writer reports a full disk as an internal error
         torch.save(checkpoint, content)
         with replacing(str(path)) as temporary:
             temporary.write_bytes(content.getbuffer())
+
+
+def require_finite(checkpoint: dict[str, Any], path: _PATH) -> None:
+    """Refuse to write weights of nan or infinity over good ones.
+
+    Raises:
+        InputError: naming the weights.
+    """
+    for name, value in checkpoint.get("state_dict", {}).items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f"{path}: not written, since {name} is not finite; a lower optimizer.lr may help")
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -57,6 +69,14 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if self.steps and trainer.global_step % self.steps == 0 and self.at_rest(trainer, batch_idx):
+            self.save(trainer)
+
+    def at_rest(self, trainer: Trainer, batch_idx: int) -> bool:
+        """Whether after this batch a checkpoint holds all that there is to go on with, and none is written anyway."""
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self.steps and stepped and trainer.global_step % self.steps == 0 and not trainer.is_last_batch:
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+        return stepped and not trainer.is_last_batch
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint now."""
+        self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))

@@ -26,6 +26,13 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     return values
 
 
+def all_reduce_max(values: Tensor) -> Tensor:
+    """The greatest of all training processes, in the place of the values."""
+    if count_processes() > 1:
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+    return values
+
+
 def gathered(items: list[T]) -> list[T]:
     """The items of all training processes, one process's after the other's; every process must call this."""
     if count_processes() == 1:

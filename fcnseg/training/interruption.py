@@ -1,0 +1,110 @@
+"""Stopping when asked to: at the end of a step, with a checkpoint to go on from, and within a bound."""
+
+import os
+import signal
+import sys
+import threading
+from subprocess import run
+from types import FrameType
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from fcnseg.errors import InputError
+from fcnseg.training.checkpoints import LastCheckpoint
+from fcnseg.training.processes import all_reduce_max
+
+
+class StopOnSignal(Callback):
+    """SIGTERM, by which schedulers end jobs, and SIGINT (Ctrl-C) save after the current step and end the process.
+
+    Its exit code is 128 and the signal's number, 143 or 130, as of a process that the signal ends: a scheduler does not
+    take the job for finished. Of several processes one that gets the signal is enough. Where a step, or the validation
+    that an epoch ends with, takes longer than `within`, the process ends without: the last checkpoint stays. A second
+    signal ends it at once.
+
+    In a SLURM job SIGUSR1 (`#SBATCH --signal=USR1@90`) does the same and lets the job be requeued; its command is to
+    have `resume=auto`. Lightning's own handler saves in the midst of a step instead.
+
+    Args:
+        within: seconds, which schedulers grant between SIGTERM and SIGKILL: 30 by default in SLURM and Kubernetes.
+
+    Raises:
+        InputError: for another number of seconds.
+    """
+
+    def __init__(self, within: float = 25.0) -> None:
+        if not isinstance(within, int | float) or not within > 0:
+            raise InputError(f"callbacks.stop_on_signal.within={within!r}: expected seconds above 0")
+        self.within = within
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+        self._deadline: threading.Timer | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the place of Lightning's handlers, which it restores itself."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        signals = [signal.SIGTERM, signal.SIGINT]
+        if "SLURM_JOB_ID" in os.environ and hasattr(signal, "SIGUSR1"):
+            signals.append(signal.SIGUSR1)
+        self._before = {number: signal.signal(number, self._handle) for number in signals}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number != signal.SIGUSR1:
+            os._exit(128 + number)
+        self.received = signal.Signals(number)
+        self._deadline = threading.Timer(self.within, os._exit, [128 + number])
+        self._deadline.daemon = True
+        self._deadline.start()
+        print(
+            f"\n{self.received.name}: stops after this step, at once when it comes again", file=sys.stderr, flush=True
+        )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)), None)
+        if not self._asked(trainer) or (keeper is not None and not keeper.at_rest(trainer, batch_idx)):
+            return  # at the end of an epoch its checkpoint is still to come
+        if keeper is not None:
+            keeper.save(trainer)
+        self._leave(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._asked(trainer):
+            self._leave(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _asked(self, trainer: Trainer) -> bool:
+        """Whether any process got a signal; all of them get to know which."""
+        if trainer.world_size > 1:
+            number = torch.tensor(int(self.received or 0), device=trainer.strategy.root_device)
+            number = all_reduce_max(number)
+            self.received = signal.Signals(int(number)) if number else None
+        return self.received is not None
+
+    def _leave(self, trainer: Trainer) -> None:
+        assert self.received is not None
+        if self.received == signal.SIGUSR1 and trainer.is_global_zero:
+            requeue()
+        raise SystemExit(128 + self.received)
+
+
+def requeue() -> None:
+    """Let SLURM begin this job, or this task of an array of jobs, again."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+    try:
+        done = run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+        failed = done.stderr.strip() if done.returncode else None
+    except OSError as error:
+        failed = str(error)
+    print(f"requeued    job {job}" if failed is None else f"job {job} is not requeued: {failed}", flush=True)
