@@ -12,6 +12,7 @@ import fcnseg
 # What each command does. Its module, and its config, are named like it (`zoo_list`); imported when it runs, not before.
 COMMANDS = {
     "train": "train a network; writes checkpoints, scores and pictures to runs/",
+    "rerun": "repeat a run, and say whether its results are the same",
     "evaluate": "score a checkpoint on a dataset",
     "predict": "segment a file, a folder or a glob of images",
     "export": "write a network for ONNX, OpenVINO, torch.export, ... and prove it",
@@ -53,6 +54,8 @@ def main() -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # which is read when torch is imported
     module = command.replace(" ", "_")
     overrides = arguments[command.count(" ") + 1 :]
+    if command == "rerun" and overrides and "=" not in overrides[0] and not overrides[0].startswith("-"):
+        overrides[0] = f"run={overrides[0]}"
     try:
         command_module = import_module(f"fcnseg.commands.{module}")
         run = partial(configuration.run, module, overrides, command_module.run)

@@ -23,6 +23,7 @@ from fcnseg.runs.records import finished_score, keep_metrics, report, write_tota
 from fcnseg.runs.regimes import apply_regime
 from fcnseg.runs.resuming import AUTO, score_if_finished, stopped_at
 from fcnseg.runs.stages import Stage, check_stages, check_unused, plan, resumed_folder
+from fcnseg.runs.surroundings import note_session
 
 
 def execute(config: DictConfig, folder: Path) -> float | None:
@@ -120,6 +121,7 @@ def train(training: Training) -> float | None:
             check_resume(resume, module.model)
         check_statistics(config, data, trainer.world_size)
         save_config(config, folder)
+        note_session(folder, {**data.train, "val": data.val})
     announce(trainer, module.model, data)
     started = time.monotonic()
     with training_together(trainer, training, meeting):

@@ -37,6 +37,7 @@ LEFT_OUT = {
     "python scripts/speed_ladder.py": "takes hours: tests/scripts",
     "protocol=synthia_to_cityscapes": "wants a network of 19 classes: test_evaluate.py",
     "format=litert": "wants an environment of its own: tests/export",
+    "fcnseg rerun": "wants a run: test_rerun.py",
     "python scripts/gpu_report.py": "wants a GPU: tests/scripts",
 }
 """What tells a line that is not carried out here, and why."""
