@@ -2,26 +2,87 @@
 
 import math
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def available_cores() -> int:
-    """How many cores this process may use, by its affinity and by the quota of its control group (a container's)."""
+    """How many cores this process may use: by its affinity, by the quotas of its control groups, and by SLURM.
+
+    The least counts. The quotas are those of the group that the process is in (a container's, a service's) and of
+    every group around it; a SLURM job's share is that of one task.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota()
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+    quotas = [math.ceil(quota) for group in _groups() if (quota := _quota(group))]
+    share = _slurm_cores()
+    return max(1, min([cores, *quotas, *([share] if share else [])]))
 
 
-def _quota() -> float | None:
-    """Cores that the kernel gives to the control group: cpu.max of version 2, else the two files of version 1."""
+def cores_of_each(processes: int) -> int:
+    """How many cores each of so many processes on this machine may use, one at least.
+
+    They share what this one may use, unless SLURM has started them as tasks and given each its own.
+    """
+    return max(1, available_cores() // max(1, processes // _slurm_tasks()))
+
+
+# Control groups
+
+
+def _groups() -> Iterator[Path]:
+    """The folders of this process's control groups, of both versions, and of those around each."""
     try:
-        if (file := CGROUPS / "cpu.max").is_file():
+        lines = OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        lines = ["0::/", "1:cpu:/"]
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounts = (controllers, "cpu") if controllers else (".", "unified")
+        # A container may see its own group as the root, whatever its place is called outside.
+        inner = "" if ".." in place else place.strip("/")
+        for mount in {CGROUPS / name for name in mounts}:
+            group = mount / inner
+            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mount))
+
+
+def _quota(group: Path) -> float | None:
+    """Cores that the kernel gives to a control group: cpu.max of version 2, else the two files of version 1."""
+    try:
+        if (file := group / "cpu.max").is_file():
             quota, period = file.read_text().split()
         else:
-            quota, period = ((CGROUPS / "cpu" / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
+            quota, period = ((group / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
         cores = int(quota) / int(period)  # "max" is no number
     except (OSError, ValueError, ZeroDivisionError):
         return None
     return cores if cores > 0 else None
+
+
+# SLURM
+
+
+def _slurm_cores() -> int | None:
+    """Cores of this task: as it was asked for, else an even share of the job's on this machine."""
+    if per_task := _number("SLURM_CPUS_PER_TASK"):
+        return per_task
+    on_node = _number("SLURM_CPUS_ON_NODE")
+    return on_node and max(1, on_node // _slurm_tasks())
+
+
+def _slurm_tasks() -> int:
+    """Tasks that srun has started on this machine, from a list such as 4(x2),1 for three machines; 1 without it."""
+    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    counts = [int(tasks) for tasks, times in parts for _ in range(int(times or 1))]
+    node = _number("SLURM_NODEID") or 0
+    return max(1, counts[node]) if node < len(counts) else 1
+
+
+def _number(variable: str) -> int | None:
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() else None

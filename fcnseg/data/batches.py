@@ -1,6 +1,9 @@
 """From datasets to batches: augmented samples for training, whole ones for validation, and their collation."""
 
+import os
 from collections.abc import Iterator, Sequence
+from multiprocessing import parent_process
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
-from fcnseg.cores import available_cores
+from fcnseg.cores import cores_of_each
 from fcnseg.data.bgc import SampleRef
 from fcnseg.data.dataset import SegmentationDataset, drawn
 from fcnseg.data.resizing import framed_image, padded_image, padded_mask
@@ -89,10 +92,9 @@ class TrainingLoader(DataLoader):
         """Nothing to load, see `state_dict`."""
 
 
-def default_workers() -> int:
-    """Processes that prepare samples for one training process."""
-    gpus = torch.cuda.device_count()
-    return min(8, available_cores() // gpus) if gpus else 0
+def default_workers(processes: int = 1) -> int:
+    """Processes that prepare samples for each of so many training processes on this machine; none without a GPU."""
+    return min(8, cores_of_each(processes)) if torch.cuda.is_available() else 0
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
@@ -125,8 +127,19 @@ def _padded(image: Tensor, mask: Tensor, size: Sequence[int]) -> dict[str, Tenso
     return {"image": _to_tensor(pixels), "mask": _to_indices(padded_mask(mask.numpy(), size))}
 
 
-def single_threaded(worker: int) -> None:
-    """Worker processes are the parallelism; OpenCV's own threads would fight over the cores."""
+def begin_worker(worker: int) -> None:
+    """What a worker process does first: it takes one thread, and ends when the training process does.
+
+    Worker processes are the parallelism; OpenCV's own threads would fight over the cores. And torch's workers look
+    whether their parent lives, which of those that a fork server starts is the server.
+    """
     import cv2
 
     cv2.setNumThreads(0)
+    if (training := parent_process()) is not None:
+        Thread(target=_end_after, args=(training,), daemon=True).start()
+
+
+def _end_after(process: Any) -> None:
+    process.join()
+    os._exit(1)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
+from torch.multiprocessing import get_all_start_methods
 from torch.utils.data import DataLoader, Dataset
 
 from fcnseg.data.batches import (
@@ -15,10 +16,10 @@ from fcnseg.data.batches import (
     TrainingLoader,
     TrainingSamples,
     ValidationSamples,
+    begin_worker,
     collate,
     collate_padded,
     default_workers,
-    single_threaded,
 )
 from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler
 from fcnseg.data.dataset import SegmentationDataset, read_mask, require_apart
@@ -55,7 +56,9 @@ class SegmentationData(LightningDataModule):
         batch_size: samples of a global batch, over all processes.
         steps_per_epoch: batches per epoch; by default one pass over the first domain, or over the pool.
         num_workers: processes that prepare samples, for each training process. By default none without a
-            GPU, where they take the cores from the network, and up to 8 with one.
+            GPU, where they take the cores from the network, and up to 8 with one, of the cores that are its own.
+        start_method: of those processes: "fork", "spawn" or "forkserver"; by default Python's own choice.
+        prefetch_factor: batches that each of them prepares ahead; by default torch's, 2.
         cache: "ram" decodes every dataset once into memory, "disk" once into a file that later runs and other
             processes use too; "none" decodes from its files each time.
         cache_folder: where "disk" keeps its files; by default `fcnseg` in the user's cache folder.
@@ -80,6 +83,8 @@ class SegmentationData(LightningDataModule):
         batch_size: int = 10,
         steps_per_epoch: int | None = None,
         num_workers: int | None = None,
+        start_method: str | None = None,
+        prefetch_factor: int | None = None,
         cache: str = "none",
         cache_folder: str | Path | None = None,
         cache_limit: float = LIMIT,
@@ -90,6 +95,7 @@ class SegmentationData(LightningDataModule):
         for name, count, least in (
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers or 0, 0),
+            ("prefetch_factor", 2 if prefetch_factor is None else prefetch_factor, 1),
             ("seed", seed, 0),
             ("steps_per_epoch", 1 if steps_per_epoch is None else steps_per_epoch, 1),
         ):
@@ -98,6 +104,8 @@ class SegmentationData(LightningDataModule):
         for key, choice, choices in (("mixing", mixing, MIXINGS), ("cache", cache, CACHES)):
             if choice not in choices:
                 raise InputError(f"{key} {choice!r}: expected one of {', '.join(choices)}")
+        if start_method not in (None, *(methods := get_all_start_methods())):
+            raise InputError(f"start_method {start_method!r}: expected one of {', '.join(methods)}, or null")
         if not isinstance(cache_limit, int | float) or not cache_limit > 0:
             raise InputError(f"cache_limit={cache_limit!r}: expected a number of GB above 0")
         if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)):
@@ -121,6 +129,7 @@ class SegmentationData(LightningDataModule):
         self.augment: Augment = augment or resize_pipeline(size, resize)
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.num_workers, self.seed = num_workers, seed
+        self.start_method, self.prefetch_factor = start_method, prefetch_factor
         self.cache, self.cache_folder, self.cache_limit = cache, cache_folder, cache_limit
         if train:
             self.batches()  # raises at once when ratio and batch size do not fit
@@ -218,15 +227,17 @@ class SegmentationData(LightningDataModule):
         return self.trainer.fit_loop.total_batch_idx + 1 if self.trainer else 0
 
     def _loader(self, dataset: Dataset, kind: type[DataLoader] = DataLoader, **options: Any) -> DataLoader:
-        workers = self.num_workers if self.num_workers is not None else default_workers()
-        return kind(
-            dataset,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=single_threaded if workers else None,
-            **options,
-        )
+        workers = self.num_workers
+        if workers is None:
+            workers = default_workers(self.trainer.num_devices if self.trainer else 1)
+        if workers:
+            options |= {
+                "persistent_workers": True,
+                "worker_init_fn": begin_worker,
+                "multiprocessing_context": self.start_method,
+                "prefetch_factor": self.prefetch_factor,
+            }
+        return kind(dataset, num_workers=workers, pin_memory=torch.cuda.is_available(), **options)
 
     def class_pixels(self, limit: int = 500) -> np.ndarray:
         """(num_classes, 2) float: per class, its pixels and the pixels of the images that show it.

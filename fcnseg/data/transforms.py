@@ -85,6 +85,29 @@ class PadAtEnd(A.DualTransform):
         return padded_mask(mask, self.size)
 
 
+class PadToSize(A.PadIfNeeded):
+    """Pad both ends of what is less than a size by 0, masks by the ignore index; what is not is left as it is.
+
+    The original copies every image, padded or not.
+
+    Args:
+        size: (height, width).
+    """
+
+    def __init__(self, size: Sequence[int]) -> None:
+        super().__init__(size[0], size[1], border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE_INDEX)
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        return super().apply(img, **params) if _is_padded(params) else img
+
+    def apply_to_mask(self, mask: np.ndarray, **params: Any) -> np.ndarray:
+        return super().apply_to_mask(mask, **params) if _is_padded(params) else mask
+
+
+def _is_padded(params: dict[str, Any]) -> bool:
+    return any(params[f"pad_{side}"] for side in ("top", "bottom", "left", "right"))
+
+
 class HorizontalFlip(A.HorizontalFlip):
     """A horizontal flip of any number of channels; OpenCV's, in the original, ends at 128 of them."""
 
@@ -173,14 +196,7 @@ def street_pipeline(
     Raises:
         InputError: for another name.
     """
-    cropped = (
-        []
-        if size is None
-        else [
-            A.PadIfNeeded(size[0], size[1], border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE_INDEX),
-            A.RandomCrop(size[0], size[1]),
-        ]
-    )
+    cropped = [] if size is None else [PadToSize(size), A.RandomCrop(size[0], size[1])]
     return Pipeline(
         [
             ResizeTo(size, scale, resize=resize),

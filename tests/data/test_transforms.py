@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from fcnseg.commands.configuration import config_folder
 from fcnseg.data.resizing import resize_image, resize_mask, scale_values
-from fcnseg.data.transforms import TorchvisionPipeline, resize_pipeline, street_pipeline
+from fcnseg.data.transforms import PadToSize, TorchvisionPipeline, resize_pipeline, street_pipeline
 from fcnseg.errors import InputError
 
 SIZE = (30, 40)
@@ -225,6 +225,16 @@ def test_padding_is_ignored_in_the_mask_and_nowhere_else() -> None:
         assert np.array_equal(augmented[..., 0] == 200, small == 3)
         padded += (small == 255).any()
     assert padded == 40
+
+
+def test_what_needs_no_padding_is_not_copied() -> None:
+    image, mask = noise(40, 50, 3), noise(40, 50, high=11)
+    for pad, shared in ((PadToSize((40, 45)), True), (PadToSize((41, 45)), False)):
+        done = pad(image=image, mask=mask)
+        assert np.shares_memory(done["image"], image) is shared
+        assert np.shares_memory(done["mask"], mask) is shared
+        assert np.array_equal(done["image"][:40], image)
+        assert done["mask"][40:].tolist() == ([] if shared else [[255] * 50])
 
 
 def test_the_scale_stays_in_its_range_and_is_uniform_in_its_logarithm() -> None:

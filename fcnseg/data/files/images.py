@@ -1,7 +1,8 @@
 """Reading image and label files of every kind: what each holds, in its own type and upright.
 
-PIL reads 8-bit files and single channels of 16 bits, OpenCV the deeper PNGs that PIL would cut to 8 bits, and rasterio
-(the extra `geo`) the TIFFs that neither reads exactly: several bands, floats, complex numbers, nodata.
+Plain PNGs have a decoder of their own. PIL reads other 8-bit files and single channels of 16 bits, OpenCV the deeper
+PNGs that PIL would cut to 8 bits, and rasterio (the extra `geo`) the TIFFs that neither reads exactly: several bands,
+floats, complex numbers, nodata.
 """
 
 import os
@@ -14,6 +15,8 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from fcnseg.data.files.labels import ONE_CHANNEL, Colour, label_values
+from fcnseg.data.files.png import read_png
 from fcnseg.data.files.rasters import (
     bands_of,
     declares_no_data,
@@ -26,8 +29,6 @@ from fcnseg.data.files.rasters import (
 )
 from fcnseg.data.files.values import as_file_values, max_bytes, require_bytes
 from fcnseg.errors import InputError
-
-Colour = tuple[int, int, int]
 
 BYTES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 
@@ -77,25 +78,26 @@ def read_label(
             return label_values(path, _read(path, 3, raw=True), channel, colours)
         with _opened(path) as image:
             step = _grey_step(image)
+            if (
+                image is not None
+                and channel is not None
+                and (single := _plain_samples(path, image, channel)) is not None
+            ):
+                return label_values(path, _upright(single, _orientation(image)))
             if channel is not None and step == 1:
                 return label_values(path, _read(path, None, raw=True), channel)
             if image is None or _is_turned_tiff(image):
                 values = label_values(path, _read(path, None, raw=True))
             elif image.mode in ("L", "P", "1") or image.mode.startswith("I"):
-                grey = np.asarray(image)
+                plain = _plain_samples(path, image)
+                grey = np.asarray(image) if plain is None else plain[..., 0]
                 values = _upright(grey if image.mode == "1" else grey // step, _orientation(image))
                 values = values if channel is None else label_values(path, values[..., None].astype(np.uint16), channel)
             else:
-                raise InputError(f"{path}: label is a {image.mode} image; {_ONE_CHANNEL}")
+                raise InputError(f"{path}: label is a {image.mode} image; {ONE_CHANNEL}")
     if values.size and (values.min() < 0 or values.max() > 65535):
         raise InputError(f"{path}: label values {values.min()} to {values.max()}; expected 0 to 65535")
     return values.astype(np.uint16)
-
-
-_ONE_CHANNEL = (
-    "expected one channel of class indices, or label_channel=0 for those in the first channel, "
-    "or labels_as=colour for colours"
-)
 
 
 def picture_pixels(image: Image.Image, channels: int = 3, source: str = "image") -> np.ndarray:
@@ -249,6 +251,8 @@ def _lacks_data(path: Path, image: ImageFile.ImageFile) -> bool:
 def _read(path: Path, channels: int | None, fill: Sequence[float] | None = None, raw: bool = False) -> np.ndarray:
     """(H, W, C) pixels; `channels` None takes all that there are; `fill` and `raw` as in `read_bands`."""
     with _opened(path, channels) as image:
+        if image is not None and (samples := _plain_samples(path, image)) is not None:
+            return _upright(_as_asked(samples, image, channels, f"{path}: image"), _orientation(image))
         if image is not None and _pil_is_exact(image, channels) and (raw or not _lacks_data(path, image)):
             wanted = channels or (3 if image.mode in ("P", "PA") else len(image.getbands()))
             image.load()
@@ -259,6 +263,33 @@ def _read(path: Path, channels: int | None, fill: Sequence[float] | None = None,
             pixels = _read_opencv(path, image)
             require_channels(channels, pixels.shape[2], pixels.dtype.name, f"{path}: image")
         return _upright(pixels, 1 if image is None else _orientation(image))
+
+
+def _plain_samples(path: Path, image: ImageFile.ImageFile, channel: int | None = None) -> np.ndarray | None:
+    """What `read_png` gives; nothing either for a single channel of a palette's colours."""
+    if image.format != "PNG" or (channel is not None and image.mode == "P"):
+        return None
+    return read_png(path, channel)
+
+
+def _as_asked(samples: np.ndarray, image: ImageFile.ImageFile, channels: int | None, source: str) -> np.ndarray:
+    """The (H, W, channels) values of a PNG's samples, by the rules of `read_image`."""
+    if image.mode == "P":
+        samples = cv2.LUT(cv2.cvtColor(samples, cv2.COLOR_GRAY2RGB), _palette(image))
+    elif samples.dtype == np.uint8 and channels == 3 and samples.shape[2] != 3:
+        kept = np.ascontiguousarray(samples[..., 0]) if samples.shape[2] == 2 else samples
+        samples = cv2.cvtColor(kept, cv2.COLOR_RGBA2RGB if samples.shape[2] == 4 else cv2.COLOR_GRAY2RGB)
+    require_channels(channels, samples.shape[2], samples.dtype.name, source)
+    return samples
+
+
+def _palette(image: ImageFile.ImageFile) -> np.ndarray:
+    """(1, 256, 3) uint8 colours of a palette as PIL sees them, also of indices beyond its end."""
+    strip = Image.frombytes("P", (256, 1), bytes(range(256)))
+    if image.palette is not None:
+        mode, colours = image.palette.getdata()
+        strip.putpalette(colours, mode)
+    return np.array(strip.convert("RGB"))
 
 
 def _pil_is_exact(image: ImageFile.ImageFile, channels: int | None) -> bool:
@@ -287,6 +318,8 @@ def _is_deep(image: ImageFile.ImageFile) -> bool:
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
     """PIL's word for how the values lie in the file, such as "RGB;16B"."""
+    if not image.tile:
+        raise ValueError("it has no pixels")
     arguments = image.tile[0].args
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
@@ -344,52 +377,3 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
         pixels = pixels.swapaxes(0, 1)
     rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     return np.ascontiguousarray(pixels[:: -1 if rows else 1, :: -1 if columns else 1])
-
-
-# Labels
-
-
-def label_values(
-    path: Path,
-    pixels: np.ndarray,
-    channel: int | None = None,
-    colours: Sequence[tuple[Colour, int]] | None = None,
-) -> np.ndarray:
-    """(H, W) uint16 of the (H, W, C) pixels of a label file; the arguments are those of `read_label`.
-
-    Raises:
-        InputError: naming the file, when it holds something else.
-    """
-    if colours is not None:
-        return _look_up(path, pixels, colours)
-    count = pixels.shape[2]
-    if pixels.dtype.kind != "u" or (channel is None and count > 1):
-        raise InputError(f"{path}: label has {count} channel{'s' * (count != 1)} of {pixels.dtype}; {_ONE_CHANNEL}")
-    if not 0 <= (channel or 0) < count:
-        raise InputError(f"{path}: label has {count} channel{'s' * (count != 1)}; there is no channel {channel}")
-    return pixels[..., channel or 0].astype(np.uint16)
-
-
-def _look_up(path: Path, pixels: np.ndarray, colours: Sequence[tuple[Colour, int]]) -> np.ndarray:
-    """(H, W) values of (H, W, 3) colours."""
-    if pixels.dtype != np.uint8:
-        raise InputError(f"{path}: label has {pixels.dtype} colours; expected 8 bits per channel")
-    known = _codes(np.array([colour for colour, _ in colours]))
-    order = np.argsort(known)
-    codes = _codes(pixels)
-    places = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
-    if (strange := known[places] != codes).any():
-        found, counts = np.unique(codes[strange], return_counts=True)
-        shown = [
-            f"({code >> 16}, {code >> 8 & 255}, {code & 255}) on {count} pixel{'s' * (count != 1)}"
-            for code, count in sorted(zip(found.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
-        ]
-        more = f" and {len(shown) - 5} more colours" if len(shown) > 5 else ""
-        raise InputError(f"{path}: label has colours of no class: {', '.join(shown[:5])}{more}")
-    return np.array([value for _, value in colours], np.uint16)[places]
-
-
-def _codes(colours: np.ndarray) -> np.ndarray:
-    """One number for each (red, green, blue)."""
-    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
-    return red << 16 | green << 8 | blue

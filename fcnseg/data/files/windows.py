@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fcnseg.data.files.images import Colour, label_values
+from fcnseg.data.files.labels import Colour, label_values
 from fcnseg.data.files.rasters import (
     WINDOWED,
     Window,

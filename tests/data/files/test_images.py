@@ -14,6 +14,7 @@ import pytest
 import rasterio
 from PIL import Image, ImageOps
 
+from fcnseg.data.files import png
 from fcnseg.data.files.images import known_pixels, picture_pixels, read_image, read_label
 from fcnseg.data.files.values import without_data
 from fcnseg.errors import InputError
@@ -483,7 +484,8 @@ def test_the_limit_of_bytes_is_checked_first_and_can_be_moved(
     monkeypatch.setenv("FCNSEG_MAX_BYTES", str(size))
     assert read_image(file).shape == (30, 40, 3)
     monkeypatch.setenv("FCNSEG_MAX_BYTES", str(size - 1))
-    for library, function in ((Image.Image, "convert"), (cv2, "imdecode"), (rasterio.DatasetReader, "read")):
+    decoders = ((png, "zlib_decompress"), (Image.Image, "convert"), (cv2, "imdecode"), (rasterio.DatasetReader, "read"))
+    for library, function in decoders:
         with suppress(TypeError):  # a type of an extension
             monkeypatch.setattr(library, function, lambda *_: pytest.fail("decoded before it was refused"))
     message = complaint(lambda: read_image(file))
