@@ -1,10 +1,12 @@
 """Splitting frames into training and validation where a dataset has no official split."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
+from fcnseg.data.files.listing import stem
+from fcnseg.data.files.path_list import PathList
 from fcnseg.errors import InputError
 
 Block = tuple[str, int]
@@ -53,11 +55,12 @@ def split_blocks(
 
 
 def split_files(
-    files: Sequence[Path], split: str, *, val_share: float = 0.1, block: int = 50, seed: int = 0
-) -> list[Path]:
+    files: Iterable[Path], split: str, *, val_share: float = 0.1, block: int = 50, seed: int = 0
+) -> PathList:
     """The files of a split, by `split_blocks`, where all of them are one sequence."""
-    frames = [("", path.stem) for path in files]
-    return [files[i] for i in split_blocks(frames, split, val_share=val_share, block=block, seed=seed)]
+    files = PathList.of(files)
+    frames = [("", stem(name)) for _, names in files.runs() for name in names]
+    return PathList(files.text(i) for i in split_blocks(frames, split, val_share=val_share, block=block, seed=seed))
 
 
 def _blocks(frames: Sequence[tuple[str, str]], block: int) -> dict[tuple[str, str], Block]:
