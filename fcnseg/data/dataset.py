@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, compress, islice
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,8 +26,9 @@ own."""
 class SegmentationDataset(Protocol):
     """What a dataset is: (image, mask, name) by index, and the label space of its masks.
 
-    It may have more: `mask(index)` gives a mask without reading its image; `draw(index, seed)` another sample each
-    time, if `drawn` is true; and attributes named in `TOLD` tell of its images.
+    It may have more: `mask(index)` gives a mask without reading its image; `sample_files(index)` tells the files that a
+    sample is read from; `draw(index, seed)` gives another sample each time, if `drawn` is true; and attributes named in
+    `TOLD` tell of its images.
     """
 
     label_space: LabelSpace
@@ -59,6 +61,11 @@ def pass_on(dataset: SegmentationDataset, to: Any) -> None:
     for name in TOLD:
         if hasattr(dataset, name):
             setattr(to, name, getattr(dataset, name))
+
+
+def files_of(dataset: Any, index: int) -> tuple[Path, ...]:
+    """The files that a sample is read from, through all wrappers; none where nothing tells them."""
+    return dataset.sample_files(index) if hasattr(dataset, "sample_files") else ()
 
 
 def image_files(dataset: Any) -> Iterator[str]:
@@ -114,6 +121,10 @@ class Wrapper:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def sample_files(self, index: int) -> tuple[Path, ...]:
+        """The files that a sample is read from."""
+        return files_of(self.dataset, index)
 
 
 class Remapped(Wrapper):
@@ -191,6 +202,10 @@ class Subset(Wrapper):
             raise IndexError(f"sample {index} of {self.length}")
         return (self.first + index) % len(self.dataset)
 
+    def sample_files(self, index: int) -> tuple[Path, ...]:
+        """The files that a sample is read from."""
+        return files_of(self.dataset, self.place(index))
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
         return self.dataset[self.place(index)]
 
@@ -246,6 +261,10 @@ class Concat:
     def draw(self, index: int, seed: Sequence[int]) -> Sample:
         """What a dataset draws."""
         return drawn(*self._place(index), seed)
+
+    def sample_files(self, index: int) -> tuple[Path, ...]:
+        """The files that a sample is read from."""
+        return files_of(*self._place(index))
 
     def _place(self, index: int) -> tuple[SegmentationDataset, int]:
         """The dataset that a sample belongs to, and its index there."""

@@ -88,6 +88,10 @@ class Pairs:
             )
         return image, mask, self.name(index)
 
+    def sample_files(self, index: int) -> tuple[Path, ...]:
+        """The image file and the label file of a sample."""
+        return self.images[index], self.labels[index]
+
     def mask(self, index: int) -> np.ndarray:
         """The (H, W) uint8 mask alone, without reading the image where that cannot lack data."""
         if self._may_lack_data(index):
