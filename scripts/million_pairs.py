@@ -8,6 +8,7 @@ after its imports (Linux).
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,7 @@ def write(root: Path, folders: int, files: int, times: int) -> None:
             folder = root / kind / f"drive_{number:04d}" if folders > 1 else root / kind
             folder.mkdir(parents=True)
             for frame in range(times * files):
-                (folder / f"frame_{frame:08d}.{ending}").touch()
+                os.close(os.open(f"{folder}/frame_{frame:08d}.{ending}", os.O_CREAT | os.O_EXCL))
 
 
 def start(root: Path, recursive: bool) -> dict[str, float]:

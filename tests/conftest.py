@@ -31,9 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def own_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing that is kept on this host is read or left behind, but for compiled kernels, which take minutes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(
-            "TORCHINDUCTOR_CACHE_DIR", os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "kernels"))
-        )
+        kernels = os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "kernels"))
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", kernels)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user_cache")))
         yield
 

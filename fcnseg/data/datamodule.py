@@ -160,7 +160,7 @@ class SegmentationData(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fill the caches in one process of each host, which is where Lightning calls this, before all map them."""
-        self.setup(self.trainer.state.fn if self.trainer else None)
+        self.setup(self.trainer.state.fn if self.trainer else "fit")
 
     def setup(self, stage: str | None = None) -> None:
         """Take the datasets from the caches; processes without a `prepare_data` before them wait for one another."""
