@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 from fcnseg.data import CityScenes
+from fcnseg.user_cache import user_cache
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -24,6 +25,16 @@ SHARED = Path(__file__).parents[2] / "shared"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long, so that no process is left with a notebook when all others are done."""
     items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "notebook" not in item.nodeid))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that is kept on this host is read or left behind, but for compiled kernels, which take minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        kernels = os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "kernels"))
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", kernels)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user_cache")))
+        yield
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from fcnseg.commands.common import progress_bars, require_value
 from fcnseg.data.datasets.described import Described
-from fcnseg.data.datasets.pairs import PairedFiles, is_one_folder
+from fcnseg.data.datasets.pairs import PairedFiles
 from fcnseg.data.files.naming import check_patterns
+from fcnseg.data.files.pairing import is_one_folder
 from fcnseg.data.inspection.copying import copied, relocate
 from fcnseg.data.inspection.description import describe, write_description
 from fcnseg.data.inspection.pairing import (

@@ -1,6 +1,8 @@
 """The Lightning data module: one domain or several for training, one for validation."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,9 @@ from fcnseg.data.batches import (
 )
 from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler
 from fcnseg.data.dataset import SegmentationDataset, read_mask, require_apart
-from fcnseg.data.statistics import normalisation
+from fcnseg.data.statistics import Normalisation, normalisation, spread
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
+from fcnseg.data.storage.host import once
 from fcnseg.data.transforms import Augment, resize_pipeline
 from fcnseg.errors import InputError
 from fcnseg.geometry import require_resize
@@ -59,9 +62,10 @@ class SegmentationData(LightningDataModule):
             GPU, where they take the cores from the network, and up to 8 with one, of the cores that are its own.
         start_method: of those processes: "fork", "spawn" or "forkserver"; by default Python's own choice.
         prefetch_factor: batches that each of them prepares ahead; by default torch's, 2.
-        cache: "ram" decodes every dataset once into memory, "disk" once into a file that later runs and other
-            processes use too; "none" decodes from its files each time.
-        cache_folder: where "disk" keeps its files; by default `fcnseg` in the user's cache folder.
+        cache: "ram" decodes every dataset once into memory that all processes of a host share, "disk" once into a
+            file that later runs use too; "none" decodes from its files each time.
+        cache_folder: where "disk" keeps its files, and processes find one another's memory; by default `fcnseg` in
+            the user's cache folder.
         cache_limit: how many GB all files in that folder may take.
         seed: of sampling and augmentation.
         allow_overlap: take image files that are both trained and validated on, which else are refused.
@@ -158,12 +162,17 @@ class SegmentationData(LightningDataModule):
         clip = getattr(source, "clip", None)
         if clip is not None or facts != {"in_channels": 3, "image_type": "uint8", "scaling": None}:
             told = hasattr(source, "mean") and hasattr(source, "std")
-            normal = source if told else normalisation(source)
+            normal = source if told else _normalisation(source)
             facts |= {"mean": normal.mean, "std": normal.std}
             facts |= {} if clip is None else {"clip": clip}
         return facts
 
+    def prepare_data(self) -> None:
+        """Fill the caches in one process of each host, which is where Lightning calls this, before all map them."""
+        self.setup(self.trainer.state.fn if self.trainer else "fit")
+
     def setup(self, stage: str | None = None) -> None:
+        """Take the datasets from the caches; processes without a `prepare_data` before them wait for one another."""
         self.val = self._cached(self.val)
         if stage == "fit":
             self.train = {name: self._cached(dataset) for name, dataset in self.train.items()}
@@ -171,7 +180,9 @@ class SegmentationData(LightningDataModule):
     def _cached(self, dataset: SegmentationDataset) -> SegmentationDataset:
         if self.cache == "none" or isinstance(dataset, Preloaded | DiskCached):
             return dataset
-        return Preloaded(dataset) if self.cache == "ram" else DiskCached(dataset, self.cache_folder, self.cache_limit)
+        if self.cache == "ram":
+            return Preloaded(dataset, self.cache_folder)
+        return DiskCached(dataset, self.cache_folder, self.cache_limit)
 
     def batches(
         self, num_replicas: int = 1, rank: int = 0, done: Callable[[], int] | None = None
@@ -242,16 +253,14 @@ class SegmentationData(LightningDataModule):
     def class_pixels(self, limit: int = 500) -> np.ndarray:
         """(num_classes, 2) float: per class, its pixels and the pixels of the images that show it.
 
-        Domains weigh as in a batch; of each, up to `limit` masks spread evenly over it are counted.
+        Domains weigh as in a batch; of each, up to `limit` masks spread evenly over it are counted, once per host.
         """
         total = np.zeros((self.label_space.num_classes, 2))
         pooled = self.mixing == "pooled"
         for name, dataset in self.train.items():
-            step = max(1, -(-len(dataset) // limit))
-            counted = np.zeros_like(total)
-            indices = range(0, len(dataset), step)
-            for index in indices:
-                counted += _count(read_mask(dataset, index), self.label_space.num_classes)
+            indices = range(0, len(dataset), max(1, -(-len(dataset) // limit)))
+            count = partial(_class_pixels, dataset, indices, self.label_space.num_classes)
+            counted = np.array(once(dataset, indices, "class pixels", count), float)
             total += counted / len(indices) * (len(dataset) if pooled else self.ratio[name])
         return total
 
@@ -263,6 +272,16 @@ def _facts(dataset: SegmentationDataset) -> dict[str, Any]:
         "image_type": image.dtype.name,
         "scaling": getattr(dataset, "scaling", None),
     }
+
+
+def _normalisation(dataset: SegmentationDataset) -> Normalisation:
+    """Mean and standard deviation of the channels, measured once per host."""
+    found = once(dataset, spread(len(dataset)), "moments", lambda: asdict(normalisation(dataset)))
+    return Normalisation(tuple(found["mean"]), tuple(found["std"]))
+
+
+def _class_pixels(dataset: SegmentationDataset, indices: range, classes: int) -> list[list[int]]:
+    return np.sum([_count(read_mask(dataset, index), classes) for index in indices], axis=0).tolist()
 
 
 def _count(mask: np.ndarray, classes: int) -> np.ndarray:

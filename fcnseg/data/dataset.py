@@ -1,14 +1,15 @@
 """What a dataset is, and datasets made of others: in another label space, a part of one, several in a row."""
 
-import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
+from itertools import accumulate, compress, islice
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from fcnseg.data.files.path_list import PathList
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import get_label_space
 from fcnseg.labels import LabelSpace
@@ -25,8 +26,9 @@ own."""
 class SegmentationDataset(Protocol):
     """What a dataset is: (image, mask, name) by index, and the label space of its masks.
 
-    It may have more: `mask(index)` gives a mask without reading its image; `draw(index, seed)` another sample each
-    time, if `drawn` is true; and attributes named in `TOLD` tell of its images.
+    It may have more: `mask(index)` gives a mask without reading its image; `sample_files(index)` tells the files that a
+    sample is read from; `draw(index, seed)` gives another sample each time, if `drawn` is true; and attributes named in
+    `TOLD` tell of its images.
     """
 
     label_space: LabelSpace
@@ -61,40 +63,48 @@ def pass_on(dataset: SegmentationDataset, to: Any) -> None:
             setattr(to, name, getattr(dataset, name))
 
 
+def files_of(dataset: Any, index: int) -> tuple[Path, ...]:
+    """The files that a sample is read from, through all wrappers; none where nothing tells them."""
+    return dataset.sample_files(index) if hasattr(dataset, "sample_files") else ()
+
+
 def image_files(dataset: Any) -> Iterator[str]:
     """The image file of every sample, as absolute paths, through all wrappers; none where samples have no files."""
     if isinstance(dataset, Concat):
         for part in dataset.datasets:
             yield from image_files(part)
     elif isinstance(dataset, Subset):
-        files = list(image_files(dataset.dataset))
-        yield from (files[i] for i in dataset.indices if files)
+        end = dataset.first + len(dataset)
+        for first, last in ((dataset.first, end), (0, end - len(dataset.dataset))):
+            yield from islice(image_files(dataset.dataset), first, max(0, last))
     elif isinstance(dataset, Wrapper):
         yield from image_files(dataset.dataset)
     elif hasattr(dataset, "images"):
-        folders: dict[str, str] = {}  # of a million files in a few folders, these alone are made absolute
-        paths = dataset.images.texts() if hasattr(dataset.images, "texts") else map(str, dataset.images)
-        for folder, name in map(os.path.split, paths):
-            if folder not in folders:
-                folders[folder] = os.path.abspath(folder)
-            yield os.path.join(folders[folder], name)
+        yield from PathList.of(dataset.images).absolute().texts()
 
 
 def require_apart(train: Mapping[str, SegmentationDataset], val: SegmentationDataset) -> None:
     """Refuse image files that are both trained and validated on.
 
+    Names are compared by their hashes, 8 bytes each, and then those whose hashes are equal.
+
     Raises:
         InputError: naming the first one, and how many there are.
     """
-    validated = set(image_files(val))
+    validated = np.unique(_hashes(val))
     for name, dataset in train.items():
-        shared = {file for file in image_files(dataset) if file in validated} if validated else set()
-        if shared:
+        known = np.isin(_hashes(dataset), validated)
+        if known.any() and (shared := set(compress(image_files(dataset), known)).intersection(image_files(val))):
             more = f" ({len(shared)} of {len(validated)} validation images are)" if len(shared) > 1 else ""
             raise InputError(
                 f"{min(shared)}: both in training domain {name!r} and in validation{more}; expected splits that share "
                 "no file, of equal settings; allow_overlap=true takes them"
             )
+
+
+def _hashes(dataset: SegmentationDataset) -> np.ndarray:
+    """A hash of every image file's name."""
+    return np.fromiter(map(hash, image_files(dataset)), np.int64)
 
 
 class Wrapper:
@@ -111,6 +121,10 @@ class Wrapper:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def sample_files(self, index: int) -> tuple[Path, ...]:
+        """The files that a sample is read from."""
+        return files_of(self.dataset, index)
 
 
 class Remapped(Wrapper):
@@ -176,23 +190,32 @@ class Subset(Wrapper):
         if not _is_number(start) or not 0 <= start < 1:
             raise InputError(f"start={start}: expected where the part begins, from 0 to below 1")
         super().__init__(dataset)
-        count = min(len(dataset), max(1, round(share * len(dataset))))
-        first = round(start * len(dataset))
-        self.indices = [(first + i) % len(dataset) for i in range(count)]
+        self.length = min(len(dataset), max(1, round(share * len(dataset))))
+        self.first = round(start * len(dataset)) % len(dataset)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return self.length
+
+    def place(self, index: int) -> int:
+        """Where a sample stands in the dataset."""
+        if not 0 <= index < self.length:
+            raise IndexError(f"sample {index} of {self.length}")
+        return (self.first + index) % len(self.dataset)
+
+    def sample_files(self, index: int) -> tuple[Path, ...]:
+        """The files that a sample is read from."""
+        return files_of(self.dataset, self.place(index))
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
-        return self.dataset[self.indices[index]]
+        return self.dataset[self.place(index)]
 
     def mask(self, index: int) -> np.ndarray:
         """The (H, W) uint8 mask, without the image where the dataset can do that."""
-        return read_mask(self.dataset, self.indices[index])
+        return read_mask(self.dataset, self.place(index))
 
     def draw(self, index: int, seed: Sequence[int]) -> Sample:
         """What the dataset draws."""
-        return drawn(self.dataset, self.indices[index], seed)
+        return drawn(self.dataset, self.place(index), seed)
 
 
 def _is_number(value: Any) -> bool:
@@ -238,6 +261,10 @@ class Concat:
     def draw(self, index: int, seed: Sequence[int]) -> Sample:
         """What a dataset draws."""
         return drawn(*self._place(index), seed)
+
+    def sample_files(self, index: int) -> tuple[Path, ...]:
+        """The files that a sample is read from."""
+        return files_of(*self._place(index))
 
     def _place(self, index: int) -> tuple[SegmentationDataset, int]:
         """The dataset that a sample belongs to, and its index there."""

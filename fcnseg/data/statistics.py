@@ -10,6 +10,9 @@ from fcnseg.errors import InputError
 PIXELS = 2_000_000
 """About as many pixels decide."""
 
+IMAGES = 200
+"""At most as many images do."""
+
 CLIPPED = (2, 98)
 """The percentiles that values are clipped to, where they are to be."""
 
@@ -30,7 +33,7 @@ class Normalisation:
     clip: float | None = None
 
 
-def normalisation(dataset: SegmentationDataset, way: str = "moments", limit: int = 200) -> Normalisation:
+def normalisation(dataset: SegmentationDataset, way: str = "moments", limit: int = IMAGES) -> Normalisation:
     """By mean and standard deviation ("moments"), or from the 2nd to the 98th percentile as -1 to 1 ("percentiles").
 
     Args:
@@ -51,7 +54,9 @@ def normalisation(dataset: SegmentationDataset, way: str = "moments", limit: int
     return Normalisation(tuple(((low + high) / 2).tolist()), tuple(np.where(half > 0, half, 1).tolist()), clip=1.0)
 
 
-def channel_statistics(dataset: SegmentationDataset, limit: int = 200) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(
+    dataset: SegmentationDataset, limit: int = IMAGES
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of every channel, in the images' own values.
 
     Up to `limit` images, spread evenly over the dataset, give the pixels of a regular grid; what is no data, nan, is
@@ -73,11 +78,16 @@ def channel_statistics(dataset: SegmentationDataset, limit: int = 200) -> tuple[
     return tuple(mean), tuple(std)
 
 
+def spread(length: int, limit: int = IMAGES) -> list[int]:
+    """The indices of the samples that decide: at most `limit`, evenly over all."""
+    return np.unique(np.linspace(0, length - 1, min(limit, length)).round().astype(int)).tolist()
+
+
 def _sample(dataset: SegmentationDataset, limit: int) -> list[np.ndarray]:
     """For each channel, the float64 values of the pixels that decide."""
-    indices = np.unique(np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).round().astype(int))
+    indices = spread(len(dataset), limit)
     share = max(1, PIXELS // len(indices))
-    values = np.concatenate([_grid(dataset[int(index)][0], share) for index in indices]).astype(np.float64)
+    values = np.concatenate([_grid(dataset[index][0], share) for index in indices]).astype(np.float64)
     return [channel[~np.isnan(channel)] for channel in values.T]
 
 

@@ -326,6 +326,18 @@ def test_class_pixels_decode_no_image_of_a_pack(camvid: Path, tmp_path: Path, mo
         packed[1][0]
 
 
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_one_process_of_a_host_fills_the_cache_for_all(cache: str, tmp_path: Path) -> None:
+    """Lightning calls `prepare_data` in one of them before `setup` in each."""
+    first, other = (two_domains(cache=cache, cache_folder=tmp_path) for _ in range(2))
+    sources = [*other.train.values(), other.val]
+    first.prepare_data()
+    other.setup("fit")
+    assert [dict(source.reads) for source in sources] == [{}, {}, {}]
+    first.setup("fit")
+    assert same(list(first.train_dataloader()), list(other.train_dataloader()))
+
+
 def test_evaluation_caches_no_training_data() -> None:
     data = two_domains(cache="ram")
     data.setup("validate")

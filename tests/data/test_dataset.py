@@ -35,25 +35,32 @@ class Radar:
         return np.full((4, 4, 2), index, np.float32), np.full((4, 4), index, np.uint8), str(index)
 
 
+def places(subset: Subset) -> list[int]:
+    return [subset.place(index) for index in range(len(subset))]
+
+
 @given(st.data(), st.integers(1, 400))
 def test_a_subset_is_the_run_that_a_doubled_list_has_there(data: st.DataObject, length: int) -> None:
     first, count = data.draw(st.integers(0, length - 1)), data.draw(st.integers(1, length))
     subset = Subset(CityScenes(length), count / length, first / length)
-    assert subset.indices == [*range(length), *range(length)][first : first + count]
+    assert places(subset) == [*range(length), *range(length)][first : first + count]
 
 
 @given(st.integers(1, 60), st.lists(st.floats(0.001, 1), min_size=2, max_size=5), st.floats(0, 0.999))
 def test_larger_shares_hold_the_smaller_ones(length: int, shares: list[float], start: float) -> None:
     """So that the points of a learning curve differ in nothing but the amount of data."""
-    runs = [Subset(CityScenes(length), share, start).indices for share in sorted(shares)]
+    runs = [places(Subset(CityScenes(length), share, start)) for share in sorted(shares)]
     assert all(more[: len(less)] == less for less, more in pairwise(runs))
     assert all(len(set(run)) == len(run) > 0 for run in runs)
 
 
 def test_quarters_hold_every_sample_once() -> None:
-    quarters = [Subset(SCENES, 0.25, start).indices for start in (0, 0.25, 0.5, 0.75)]
+    quarters = [places(Subset(SCENES, 0.25, start)) for start in (0, 0.25, 0.5, 0.75)]
     assert quarters == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert Subset(SCENES, 0.5, 0.75).indices == [6, 7, 0, 1]
+    assert places(Subset(SCENES, 0.5, 0.75)) == [6, 7, 0, 1]
+    for index in (-1, 2):
+        with pytest.raises(IndexError, match=f"sample {index} of 2"):
+            Subset(SCENES, 0.25)[index]
 
 
 def test_samples_and_masks_are_those_of_the_dataset() -> None:
@@ -151,6 +158,7 @@ def test_image_files_are_told_through_all_wrappers(tmp_path: Path, monkeypatch: 
     both = Concat([paths("a", "b"), Remapped(paths("c", "d"), "street11")])
     assert list(image_files(both)) == [str(tmp_path / "somewhere" / f"{n}.png") for n in "abcd"]
     assert list(image_files(Subset(both, 0.5, 0.25))) == [str(tmp_path / "somewhere" / f"{n}.png") for n in "bc"]
+    assert list(image_files(Subset(both, 0.75, 0.5))) == [str(tmp_path / "somewhere" / f"{n}.png") for n in "cda"]
     assert list(image_files(Subset(SCENES, 0.5))) == list(image_files(SCENES)) == []
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from fcnseg.data.dataset import Remapped
 from fcnseg.data.datasets.pairs import PairedFolder, Pairs
 from fcnseg.data.files.listing import labels_of, list_images, read_names, require_folder
+from fcnseg.data.files.path_list import PathList
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import CAMVID32, CAMVID32_TO_STREET11
 from fcnseg.labels import STREET11
@@ -71,7 +72,7 @@ class CamVid32(Pairs):
             found, labels = list_images(folder / split), folder / f"{split}_labels"
         else:
             raise InputError(f"{folder}: neither a list {split}.txt nor a folder {split}; all images are split=all")
-        files = labels_of(found, lambda p: labels / f"{p.stem}_L.png")
+        files = labels_of(found, lambda _: labels, "{}_L.png".format)
         super().__init__(found, files, CAMVID32, labels_as="colour", ignored_colours=[VOID])
 
 
@@ -80,8 +81,8 @@ def camvid32_as_street11(root: str | Path, split: str = "train") -> Remapped:
     return Remapped(CamVid32(root, split), STREET11, extra=CAMVID32_TO_STREET11)
 
 
-def _by_names(names: list[str], images: Path, source: Path) -> list[Path]:
+def _by_names(names: list[str], images: Path, source: Path) -> PathList:
     present = {path.name for path in require_folder(images).iterdir()}
     if missing := [name for name in names if f"{name}.png" not in present]:
         raise InputError(f"{images / missing[0]}.png: no such image, but {source} names it")
-    return [images / f"{name}.png" for name in names]
+    return PathList(images / f"{name}.png" for name in names)

@@ -40,10 +40,11 @@ class Cityscapes(Pairs):
         folder = require_folder(Path(root))
         pictures = require_folder(require_folder(folder / "leftImg8bit") / split)
         annotations = require_folder(require_folder(folder / "gtFine") / split)
-        images = find_files(pictures, "*/*_leftImg8bit.png")
+        images = find_files(pictures, "*_leftImg8bit.png")
         names = [path.name.removesuffix("_leftImg8bit.png") for path in images]
         found = labels_of(
             images,
-            lambda p: annotations / p.parent.name / p.name.replace("_leftImg8bit", f"_gtFine_{ending}"),
+            lambda city: annotations / city.name,
+            lambda name: f"{name.removesuffix('_leftImg8bit')}_gtFine_{ending}.png",
         )
         super().__init__(images, found, space, names)

@@ -39,4 +39,4 @@ class Kitti(Pairs):
         folder = require_folder(require_folder(Path(root)) / "training")
         labels = require_folder(folder / "semantic")
         images = split_files(list_images(folder / "image_2"), split, val_share=val_share, block=block, seed=seed)
-        super().__init__(images, labels_of(images, lambda p: labels / f"{p.stem}.png"), CITYSCAPES19_IDS)
+        super().__init__(images, labels_of(images, lambda _: labels, "{}.png".format), CITYSCAPES19_IDS)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fcnseg.data.files.images import Colour, known_pixels, read_image, read_label
-from fcnseg.data.files.listing import list_images
-from fcnseg.data.files.naming import Patterns, check_patterns, common_part, suggestion
+from fcnseg.data.files.naming import check_patterns
+from fcnseg.data.files.pairing import common_names, paired
 from fcnseg.data.files.path_list import PathList
 from fcnseg.data.files.rasters import Window, may_lack_data
 from fcnseg.data.files.values import without_data
@@ -47,7 +47,7 @@ class Pairs:
         images: Iterable[Path],
         labels: Iterable[Path],
         label_space: LabelSpace,
-        names: Sequence[str] | None = None,
+        names: Iterable[str] | PathList | None = None,
         *,
         channels: int = 3,
         scaling: str | None = None,
@@ -60,10 +60,10 @@ class Pairs:
         if labels_as not in ("index", "colour"):
             raise InputError(f"labels_as={labels_as!r}: expected index or colour")
         check_scaling(scaling)
-        self.images, self.labels, self.label_space = PathList(images), PathList(labels), label_space
+        self.images, self.labels, self.label_space = PathList.of(images), PathList.of(labels), label_space
         self.channels, self.scaling, self.label_channel = channels, scaling, label_channel
         self.colours = _colour_ids(label_space, ignored_colours) if labels_as == "colour" else None
-        self._names = PathList(names) if names is not None else None
+        self._names = PathList.of(names) if names is not None else None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,6 +87,10 @@ class Pairs:
                 f"its image {image.shape[1]}x{image.shape[0]}; expected the same size"
             )
         return image, mask, self.name(index)
+
+    def sample_files(self, index: int) -> tuple[Path, ...]:
+        """The image file and the label file of a sample."""
+        return self.images[index], self.labels[index]
 
     def mask(self, index: int) -> np.ndarray:
         """The (H, W) uint8 mask alone, without reading the image where that cannot lack data."""
@@ -163,17 +167,9 @@ class PairedFolder(Pairs):
         patterns = image_names, label_names
         check_patterns(patterns)
         folders = Path(images), Path(labels)
-        one = is_one_folder(*folders, patterns)
-        pictures, by_name = (
-            _by_name(folder, recursive, patterns[i], patterns[1 - i] if one else None)
-            for i, folder in enumerate(folders)
-        )
-        if missing := [path for name, path in pictures.items() if name not in by_name]:
-            more = f" ({len(missing)} images have none)" if len(missing) > 1 else ""
-            found = suggestion(pictures, by_name)
-            raise InputError(f"{missing[0]}: no label of that name in {labels}{more}{found and f'; {found}'}")
-        files = [by_name[name] for name in pictures]
-        super().__init__(pictures.values(), files, label_space, list(pictures) if recursive else None, **reading)
+        found, files = paired(*folders, recursive, patterns)
+        names = common_names(found, folders[0], patterns[0]) if recursive else None
+        super().__init__(found, files, label_space, names, **reading)
 
 
 class PairedFiles(Pairs):
@@ -209,34 +205,6 @@ def labelled(label: Path, values: np.ndarray, image: np.ndarray | None = None) -
     known = np.ones(values.shape, bool) if declared is None else declared
     absent = without_data(image) if image is not None and image.shape[:2] == values.shape else None
     return known if absent is None else known & ~absent
-
-
-def is_one_folder(images: Path, labels: Path, patterns: Patterns) -> bool:
-    """Whether images and labels lie in the same folder.
-
-    Raises:
-        InputError: when they do, and nothing tells them apart.
-    """
-    if not (images.is_dir() and labels.is_dir() and images.samefile(labels)):
-        return False
-    if patterns[0] == patterns[1]:
-        names = [path.stem for path in list_images(images)]
-        found = suggestion(names, names) or "'label_names=*_mask' tells them apart where labels are called so"
-        raise InputError(f"{images}: images and labels in one folder; {found}")
-    return True
-
-
-def _by_name(folder: Path, recursive: bool, pattern: str, other_pattern: str | None) -> dict[str, Path]:
-    """Files by their path in the folder without its ending, which must be unique to pair them."""
-    found: dict[str, Path] = {}
-    for path in list_images(folder, recursive):
-        name = common_part(path.relative_to(folder).with_suffix("").as_posix(), pattern, other_pattern)
-        if name is None:
-            continue
-        if other := found.get(name):
-            raise InputError(f"{path}: {other.name} has the same name but for its ending; pairs would be ambiguous")
-        found[name] = path
-    return found
 
 
 def _rows(path: Path) -> list[tuple[Path, Path]]:

@@ -31,6 +31,7 @@ from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.datasets.splits import split_blocks, split_files
 from fcnseg.data.files.images import read_label
 from fcnseg.data.files.listing import labels_of, list_images, require_folder
+from fcnseg.data.files.path_list import PathList
 from fcnseg.data.files.values import require_bytes
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import SYNTHIA, SYNTHIA_CITYSCAPES
@@ -82,7 +83,7 @@ class SynthiaRand(Pairs):
         annotations = require_folder(folder / where)
         images = split_files(list_images(folder / "RGB"), split, val_share=val_share, block=block, seed=seed)
         images = _without(images, exclude)
-        super().__init__(images, labels_of(images, lambda p: annotations / f"{p.stem}.{ending}"), SYNTHIA)
+        super().__init__(images, labels_of(images, lambda _: annotations, f"{{}}.{ending}".format), SYNTHIA)
 
     def read_values(self, path: Path) -> np.ndarray:
         return read_text(path) if path.suffix == ".txt" else read_label(path, colours=COLOURS)
@@ -106,9 +107,8 @@ class SynthiaRandCityscapes(Pairs):
         folder = require_folder(Path(root))
         annotations = require_folder(require_folder(folder / "GT") / "LABELS")
         images = split_files(list_images(folder / "RGB"), split, val_share=val_share, block=block, seed=seed)
-        super().__init__(
-            images, labels_of(images, lambda p: annotations / f"{p.stem}.png"), SYNTHIA_CITYSCAPES, label_channel=0
-        )
+        labels = labels_of(images, lambda _: annotations, "{}.png".format)
+        super().__init__(images, labels, SYNTHIA_CITYSCAPES, label_channel=0)
 
 
 class SynthiaSeqs(Pairs):
@@ -156,7 +156,7 @@ class SynthiaSeqs(Pairs):
         block = len(frames) if block is None else block
         images = [images[i] for i in split_blocks(frames, split, val_share=val_share, block=block, seed=seed)]
         names = ["_".join((*path.parts[-5:-4], *path.parts[-3:-1], path.stem)) for path in images]
-        super().__init__(images, labels_of(images, _sequence_label), SYNTHIA, names, label_channel=0)
+        super().__init__(images, labels_of(images, _label_folder, "{}.png".format), SYNTHIA, names, label_channel=0)
 
 
 def read_text(path: Path) -> np.ndarray:
@@ -182,11 +182,11 @@ def read_text(path: Path) -> np.ndarray:
     return values.astype(np.uint16).reshape(len(lines), -1)
 
 
-def _without(images: Sequence[Path], names: Sequence[str]) -> list[Path]:
+def _without(images: PathList, names: Sequence[str]) -> PathList:
     """Images but those of some names, with a warning."""
     if found := sorted({path.stem for path in images} & set(names)):
         warnings.warn(f"left out as damaged: {', '.join(found)}; exclude=[] takes all frames", stacklevel=3)
-    return [path for path in images if path.stem not in names]
+    return PathList(path for path in images if path.stem not in names)
 
 
 def _number(sequence: str) -> str:
@@ -220,6 +220,6 @@ def _matching(folder: Path, patterns: str | Sequence[str]) -> list[Path]:
     return found
 
 
-def _sequence_label(image: Path) -> Path:
-    sequence, camera, view = image.parents[3], image.parts[-3], image.parts[-2]
-    return sequence / "GT" / "LABELS" / camera / view / f"{image.stem}.png"
+def _label_folder(images: Path) -> Path:
+    """Where the labels of a view's images lie."""
+    return images.parents[2] / "GT" / "LABELS" / images.parent.name / images.name

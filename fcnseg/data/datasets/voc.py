@@ -51,7 +51,7 @@ class Voc(Pairs):
         folder = _first_with("JPEGImages", Path(root), "VOC2012", "VOCdevkit/VOC2012")
         labels = require_folder(folder / "SegmentationClass")
         images = _listed(folder / "JPEGImages", folder / "ImageSets" / "Segmentation", split, exclude)
-        super().__init__(images, labels_of(images, lambda p: labels / f"{p.stem}.png"), VOC21)
+        super().__init__(images, labels_of(images, lambda _: labels, "{}.png".format), VOC21)
 
 
 class Sbd(Pairs):
@@ -69,7 +69,7 @@ class Sbd(Pairs):
     def __init__(self, root: str | Path, split: str | Path = "train", exclude: str | Path | Sequence[str] = ()) -> None:
         folder = _first_with("cls", Path(root), "dataset", "benchmark_RELEASE/dataset")
         images = _listed(folder / "img", folder, split, exclude)
-        super().__init__(images, labels_of(images, lambda p: folder / "cls" / f"{p.stem}.mat"), VOC21)
+        super().__init__(images, labels_of(images, lambda _: folder / "cls", "{}.mat".format), VOC21)
 
     def read_values(self, path: Path) -> np.ndarray:
         import scipy.io  # slow to import, and only needed here

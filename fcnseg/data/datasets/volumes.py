@@ -86,6 +86,11 @@ class Slices:
             mask = np.where(absent, np.uint8(IGNORE_INDEX), mask)
         return image, mask, f"{self.names[volume]}@{number}"
 
+    def sample_files(self, index: int) -> tuple[Path, ...]:
+        """The volume of a slice, and the volume of its labels."""
+        volume, _ = self._place(index)
+        return self.images[volume], self.labels[volume]
+
     def _place(self, index: int) -> tuple[int, int]:
         """The volume of a sample, and the number of its slice."""
         if not 0 <= index < len(self):

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fcnseg.data.dataset import Sample, pass_on
+from fcnseg.data.dataset import Sample, files_of, pass_on
 from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.files.rasters import Window
 from fcnseg.data.files.windows import raster_size
@@ -101,6 +102,10 @@ class Windows:
         tile = self.tiles[index]
         mask = self.dataset.window_mask(tile.image, (tile.rows, tile.columns))
         return _only(tile, _extended(mask, self.size, IGNORE_INDEX))
+
+    def sample_files(self, index: int) -> tuple[Path, ...]:
+        """The image file and the label file of a tile."""
+        return files_of(self.dataset, self.tiles[index].image)
 
     def draw(self, index: int, seed: Sequence[int]) -> Sample:
         """A random window near a tile, or by class; its mask counts everywhere.

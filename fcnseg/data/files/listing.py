@@ -2,9 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 
+from fcnseg.data.files.path_list import PathList
 from fcnseg.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".webp"})
@@ -25,20 +29,29 @@ def require_folder(path: Path) -> Path:
     raise InputError(f"{path}: no such folder" + (f"; did you mean {', '.join(near)}?" if near else ""))
 
 
-def list_images(folder: Path, recursive: bool = False) -> list[Path]:
+def list_images(folder: Path, recursive: bool = False) -> PathList:
     """Image files of a folder by their ending, sorted by name; with those of its subfolders on request.
 
-    What `is_hidden` names is passed over.
+    What `is_hidden` names is passed over. Nothing is asked of a file beyond what the listing of its folder tells.
 
     Raises:
         InputError: when the folder is missing or holds none.
     """
-    require_folder(folder)
-    inside = _below(folder) if recursive else folder.iterdir()
-    found = sorted(p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(p.name) and not p.is_dir())
-    if not found:
+    found = PathList.of_runs(image_runs(require_folder(folder), recursive))
+    if not len(found):
         raise InputError(f"{folder}: no images; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return found
+
+
+def image_runs(folder: Path, recursive: bool = False) -> Iterator[tuple[str, list[str]]]:
+    """The files of `list_images` as runs of names in one folder, see `PathList.of_runs`; none without any."""
+    return _runs(os.path.join(folder, ""), recursive)
+
+
+def is_image(entry: "os.DirEntry[str]") -> bool:
+    """Whether what a folder holds is an image file, by its name."""
+    name = entry.name
+    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and not is_hidden(name) and not _is_folder(entry)
 
 
 def is_hidden(name: str) -> bool:
@@ -51,39 +64,86 @@ def is_hidden(name: str) -> bool:
     return name.startswith((".", "~")) or name in ("__MACOSX", "@eaDir")
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        yield from (Path(parent, name) for name in files)
+def _runs(folder: str, recursive: bool) -> Iterator[tuple[str, list[str]]]:
+    files, folders = [], set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_image(entry):
+                files.append(entry.name)
+            elif recursive and not is_hidden(entry.name) and entry.is_dir(follow_symlinks=False):
+                folders.add(entry.name)
+    run: list[str] = []
+    for name in sorted([*files, *folders]) if folders else sorted(files):
+        if name not in folders:
+            run.append(name)
+            continue
+        yield folder, run
+        run = []
+        with suppress(PermissionError):  # such as lost+found
+            yield from _runs(os.path.join(folder, name, ""), recursive)
+    yield folder, run
 
 
-def find_files(folder: Path, pattern: str) -> list[Path]:
-    """Files in a folder by shell pattern, sorted, without hidden ones.
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def find_files(folder: Path, pattern: str) -> PathList:
+    """Image files in the subfolders of a folder by a shell pattern for their names, sorted.
 
     Raises:
         InputError: when there are none.
     """
-    found = sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
-    if not found:
-        raise InputError(f"{folder}: no files named {pattern}")
+    with os.scandir(folder) as entries:
+        inside = sorted(entry.path for entry in entries if not is_hidden(entry.name) and _is_folder(entry))
+    found = PathList.of_runs(
+        (home, [name for name in names if fnmatchcase(name, pattern)])
+        for subfolder in inside
+        for home, names in image_runs(Path(subfolder))
+    )
+    if not len(found):
+        raise InputError(f"{folder}: no files named */{pattern}")
     return found
 
 
-def labels_of(images: Iterable[Path], label_of: Callable[[Path], Path]) -> list[Path]:
+def labels_of(images: Iterable[Path], folder_of: Callable[[Path], Path], name_of: Callable[[str], str]) -> PathList:
     """The label file of every image; each folder is listed once, which is fast on network drives as well.
+
+    Args:
+        images: the files.
+        folder_of: the folder of the labels, of the images' one.
+        name_of: a label's name, of its image's without the ending.
 
     Raises:
         InputError: naming the first label file that is missing, and how many are.
     """
-    labels = [label_of(image) for image in images]
-    present = {
-        parent: {p.name for p in parent.iterdir()} if parent.is_dir() else set()
-        for parent in {p.parent for p in labels}
-    }
-    if missing := [path for path in labels if path.name not in present[path.parent]]:
+    missing: list[str] = []
+    present = lru_cache(maxsize=4)(_names_in)  # files come folder by folder
+
+    def runs() -> Iterator[tuple[str, list[str]]]:
+        for folder, names in PathList.of(images).runs():
+            home = os.path.join(folder_of(Path(folder)), "")
+            labels = [name_of(stem(name)) for name in names]
+            missing.extend(f"{home}{label}" for label in labels if label not in present(home))
+            yield home, labels
+
+    labels = PathList.of_runs(runs())
+    if missing:
         more = f" ({len(missing)} of {len(labels)} labels are missing)" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}: no such label file{more}")
     return labels
+
+
+def stem(name: str) -> str:
+    """A file's name without its ending."""
+    return name.rpartition(".")[0] or name
+
+
+def _names_in(folder: str) -> frozenset[str]:
+    return frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
 
 
 def read_names(path: Path) -> list[str]:

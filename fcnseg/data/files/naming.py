@@ -33,6 +33,8 @@ def common_part(name: str, pattern: str, other: str | None = None) -> str | None
         pattern: with one star, for the name after the folders.
         other: the pattern of what lies in the same folder: a file that both fit belongs to the longer one.
     """
+    if pattern == "*" and other is None:
+        return name or None
     folder, slash, last = name.rpartition("/")
     start, _, end = pattern.partition("*")
     if not (len(last) > len(start) + len(end) and last.startswith(start) and last.endswith(end)):

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from fcnseg.classes import distinct_colours, label_space_from_file
-from fcnseg.data.datasets.pairs import PairedFiles, Pairs, is_one_folder
+from fcnseg.data.datasets.pairs import PairedFiles, Pairs
 from fcnseg.data.datasets.splits import split_blocks
 from fcnseg.data.files.images import read_image, read_label
 from fcnseg.data.files.listing import IMAGE_SUFFIXES, is_hidden, require_folder
 from fcnseg.data.files.naming import Patterns, check_patterns, common_part, suggestion
+from fcnseg.data.files.pairing import is_one_folder
 from fcnseg.data.inspection.samples import InspectedSplit, Problem, sample_name
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import LABEL_SPACES, get_label_space

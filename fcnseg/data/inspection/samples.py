@@ -82,7 +82,7 @@ class InspectedSplit:
         """Where a sample stands in `files`."""
         dataset: Any = self.dataset
         while isinstance(dataset, Wrapper):
-            index = dataset.indices[index] if isinstance(dataset, Subset) else index
+            index = dataset.place(index) if isinstance(dataset, Subset) else index
             dataset = dataset.dataset
         return index
 

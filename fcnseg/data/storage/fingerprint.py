@@ -1,56 +1,95 @@
-"""Telling whether two datasets are the same: hashes of their settings and of the state of their files."""
+"""Datasets known by what their files hold, which is read once on each host and remembered."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, compress, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-import fcnseg
+from fcnseg.atomic import replacing
 from fcnseg.data.dataset import SegmentationDataset
-from fcnseg.labels import LabelSpace
+from fcnseg.data.files.checksum import sha256
+from fcnseg.data.files.path_list import PathList
+from fcnseg.data.storage.host import HOST, alone
+from fcnseg.data.storage.settings import file_state, place_of
+from fcnseg.user_cache import user_cache
+
+FILE = np.dtype([("size", "<i8"), ("changed", "<i8"), ("state_changed", "<i8"), ("checksum", "<u8")])
+"""What is remembered of a file."""
+
+RECENT = 2_000_000_000
+"""Nanoseconds within which another change may leave a file with the same times: as many as the coarsest clocks of
+file systems tell. What has changed so shortly before it was read is read again the next time."""
 
 
-def identity(dataset: SegmentationDataset) -> tuple[str, str]:
-    """Two hashes of a dataset: of its settings and the paths of its files; and of these with the files' state.
+def identity(dataset: SegmentationDataset, folder: str | Path | None = None) -> tuple[str, str]:
+    """Two hashes of a dataset: of its settings and the paths of its files; and of these with the files' content.
 
-    The state of a file is its size and its time of change. Settings are what the dataset would be pickled with.
+    Copies of the same files are the same, whatever their dates. Files are read once: the folder remembers for each
+    host the size, times and checksum of every file, as git's index does, and what has other ones is read again.
+
+    Args:
+        dataset: any; of one without files the settings alone decide.
+        folder: that remembers; by default `fcnseg` in the user's cache folder.
     """
-    place, state = hashlib.sha256(fcnseg.__version__.encode()), hashlib.sha256(fcnseg.__version__.encode())
-    for fact, condition in facts([dataset, dataset.label_space]):  # the latter may be its class's
-        place.update(f"{fact}\n".encode())
-        state.update(f"{fact}\0{condition}\n".encode())
-    return place.hexdigest()[:32], state.hexdigest()
+    place, files = place_of(dataset)
+    known = (Path(folder) if folder else user_cache()).expanduser() / place / f"files-{HOST}.npy"
+    state = hashlib.sha256(place.encode())
+    if files:
+        state.update(checksums(files, known).tobytes())
+    return place, state.hexdigest()
 
 
-def facts(value: Any) -> Iterator[tuple[str, str]]:
-    """What an object consists of, piece by piece, with the state of what is a file."""
-    if value is None or isinstance(value, str | bytes | int | float | np.generic):
-        yield repr(value), ""
-    elif isinstance(value, Path):
-        yield str(value.absolute()), _file_state(value)
-    elif isinstance(value, np.ndarray):
-        yield f"{value.dtype} {value.shape} {hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()}", ""
-    elif isinstance(value, LabelSpace):
-        yield repr(value.to_dict()), ""
-    elif isinstance(value, Mapping):
-        yield from facts([part for item in value.items() for part in item])
-    elif isinstance(value, set | frozenset):
-        yield repr(sorted(map(repr, value))), ""
-    elif hasattr(value, "__len__") and hasattr(value, "__getitem__") and not hasattr(value, "label_space"):
-        yield f"{len(value)} values", ""
-        for index in range(len(value)):
-            yield from facts(value[index])
-    elif callable(value) and hasattr(value, "__qualname__"):
-        yield f"{value.__module__}.{value.__qualname__}", ""
-    else:
-        yield type(value).__qualname__, ""
-        yield from facts(value.__getstate__())
+def checksums(lists: Sequence[PathList], index: Path) -> np.ndarray:
+    """(files,) uint64, the beginning of each file's SHA-256; 0 of what is no file.
+
+    Args:
+        lists: the files.
+        index: the file that remembers them.
+    """
+    with alone(index) as keeps:  # of several processes, one reads and the others wait
+        before = time.time_ns() - RECENT
+        count = sum(map(len, lists))
+        found = np.fromiter(((*file_state(text), 0) for text in _texts(lists)), FILE, count)
+        known = _remembered(index, count)
+        stale = np.zeros(count, bool)
+        for name in ("size", "changed", "state_changed"):
+            stale |= found[name] != known[name]
+        found["checksum"] = known["checksum"]
+        found["checksum"][stale] = np.fromiter(_read(compress(_texts(lists), stale)), np.uint64, int(stale.sum()))
+        if keeps and stale.any():
+            remembered = found.copy()
+            remembered["size"][np.maximum(found["changed"], found["state_changed"]) > before] = -2
+            with replacing(index) as temporary, temporary.open("wb") as file:
+                np.save(file, remembered)
+        return found["checksum"]
 
 
-def _file_state(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    found = path.stat()
-    return f"{found.st_size} {found.st_mtime_ns}"
+def _texts(lists: Sequence[PathList]) -> Iterator[str]:
+    return chain.from_iterable(files.texts() for files in lists)
+
+
+def _read(paths: Iterator[str], threads: int = 8, at_once: int = 1000) -> Iterator[int]:
+    with ThreadPoolExecutor(threads) as pool:
+        while some := list(islice(paths, at_once)):
+            yield from pool.map(_checksum, some)
+
+
+def _checksum(path: str) -> int:
+    return int(sha256(Path(path))[:16] or "0", 16)
+
+
+def _remembered(index: Path, count: int) -> np.ndarray:
+    """The index of as many files; of none, where it is missing, damaged or of others."""
+    try:
+        known = np.load(index)
+    except (OSError, ValueError, EOFError):
+        known = np.zeros(0, FILE)
+    if known.dtype == FILE and known.shape == (count,):
+        return known
+    unknown = np.zeros(count, FILE)
+    unknown["size"] = -2
+    return unknown

@@ -178,7 +178,7 @@ def test_a_wrapper_draws_what_its_dataset_does(scene, tmp_path: Path) -> None:
     other = LabelSpace("other", ("house", "water"), ((1, 0, 0), (0, 0, 1)))
     picture, labels, _ = windows.draw(3, (1, 2))
     wrapped = drawn(Subset(Remapped(windows, other), 0.5, 0.1), 0, (1, 2))
-    place = Subset(windows, 0.5, 0.1).indices[0]
+    place = Subset(windows, 0.5, 0.1).place(0)
     assert wrapped[2] == windows.draw(place, (1, 2))[2]
     found = Remapped(windows, other).draw(3, (1, 2))
     assert np.array_equal(found[0], picture)

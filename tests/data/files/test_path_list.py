@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fcnseg.data.files import path_list as module
 from fcnseg.data.files.path_list import PathList
 
 
@@ -70,3 +71,22 @@ def test_a_million_names_are_shared_by_the_workers_that_read_them() -> None:
     assert max(grown(Texts(listed))) < 4
     strings = [f"/data/images/{i:09d}/frame_{i % 7}.png" for i in range(count)]
     assert min(grown(strings, workers=1)) > 40
+
+
+def test_a_list_names_each_folder_once_and_goes_through_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RUN", 2)
+    texts = ["a/1.png", "a/2.png", "a/3.png", "b/c/1.png", "a/4.png", "5.png", "/6.png"]
+    listed = PathList(texts)
+    assert list(listed.runs()) == [
+        ("a/", ["1.png", "2.png"]), ("a/", ["3.png"]), ("b/c/", ["1.png"]), ("a/", ["4.png"]), ("", ["5.png"]),
+        ("/", ["6.png"]),
+    ]  # fmt: skip
+    again = PathList.of_runs(listed.runs())
+    assert list(again.texts()) == list(listed.texts()) == texts
+    assert list(again.content()) == list(listed.content()) != list(PathList(texts[:-1]).content())
+
+
+def test_paths_become_absolute_folder_by_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    listed = PathList(["a/1.png", "2.png", "/b/3.png", "c/../a/4.png"]).absolute()
+    assert list(listed.texts()) == [f"{tmp_path}/a/1.png", f"{tmp_path}/2.png", "/b/3.png", f"{tmp_path}/a/4.png"]

@@ -293,7 +293,7 @@ class Slow(CityScenes):
     def __getstate__(self) -> dict:
         return CityScenes(*SCENES).__dict__
 
-    __qualname__ = "CityScenes"
+    __qualname__, __module__ = CityScenes.__qualname__, CityScenes.__module__
 
 
 def test_a_killed_pack_goes_on_with_the_dataset_it_had_begun(tmp_path: Path, small_shards: None) -> None:

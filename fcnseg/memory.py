@@ -1,0 +1,59 @@
+"""How much memory there is to use."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+
+GROUP_FILES = (
+    ("", "memory.max", "memory.current", ""),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+)
+"""Of versions 2 and 1 of control groups: folder, files of limit and use, and how lines of `memory.stat` begin."""
+
+
+def available_memory() -> float:
+    """Bytes that this process can take without swapping, by what the host has left and the limits of its control
+    groups (a container's, a batch job's); infinite where nothing tells (not Linux)."""
+    return min([_left_on_host(), *_left_in_groups()])
+
+
+def _left_on_host() -> float:
+    return _lines(PROC / "meminfo").get("MemAvailable:", math.inf) * 1024
+
+
+def _left_in_groups() -> Iterator[float]:
+    """What each control group that this process is in, and those above them, have left; files in memory can go."""
+    for own in _groups():
+        for root, limit, use, prefix in GROUP_FILES:
+            for group in (own, *own.parents):
+                folder = CGROUPS / root / group
+                statistics = _lines(folder / "memory.stat")
+                files = sum(statistics.get(f"{prefix}{kind}_file", 0) for kind in ("active", "inactive"))
+                yield max(0.0, _number(folder / limit, math.inf) - _number(folder / use, 0) + files)
+
+
+def _groups() -> set[Path]:
+    """The control groups of this process, relative to the folder of all."""
+    try:
+        lines = (PROC / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    return {Path(line.split(":", 2)[2].lstrip("/")) for line in lines if line.count(":") >= 2} or {Path()}
+
+
+def _lines(path: Path) -> dict[str, int]:
+    """The numbers of a file whose lines begin with a name and a number."""
+    try:
+        found = [line.split() for line in path.read_text().splitlines()]
+        return {words[0]: int(words[1]) for words in found if len(words) > 1 and words[1].isdigit()}
+    except OSError:
+        return {}
+
+
+def _number(path: Path, otherwise: float) -> float:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # "max" is no number
+        return otherwise
