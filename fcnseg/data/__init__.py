@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fcnseg.data.datasets.kitti import Kitti
     from fcnseg.data.datasets.pairs import PairedFiles, PairedFolder
     from fcnseg.data.datasets.synthia import SynthiaRand, SynthiaRandCityscapes, SynthiaSeqs
+    from fcnseg.data.datasets.unlabelled import Unlabelled
     from fcnseg.data.datasets.voc import Sbd, Voc
     from fcnseg.data.datasets.volumes import Slices
     from fcnseg.data.datasets.windows import Windows
@@ -45,6 +46,7 @@ _HOMES = {
     "SynthiaRand": "fcnseg.data.datasets.synthia",
     "SynthiaRandCityscapes": "fcnseg.data.datasets.synthia",
     "SynthiaSeqs": "fcnseg.data.datasets.synthia",
+    "Unlabelled": "fcnseg.data.datasets.unlabelled",
     "Voc": "fcnseg.data.datasets.voc",
     "Windows": "fcnseg.data.datasets.windows",
     "camvid32_as_street11": "fcnseg.data.datasets.camvid",
@@ -75,6 +77,7 @@ __all__ = [
     "SynthiaRand",
     "SynthiaRandCityscapes",
     "SynthiaSeqs",
+    "Unlabelled",
     "Voc",
     "Windows",
     "camvid32_as_street11",

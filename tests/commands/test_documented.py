@@ -23,6 +23,7 @@ from fcnseg.inference.video import write_video
 from fcnseg.labels import STREET11, VOC21
 from fcnseg.models import create_model, factorise
 from fcnseg.models.sources import DEMO
+from tests.data import layouts
 from tests.models.foreign import written
 
 HERE = Path(__file__).parents[2]
@@ -132,6 +133,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rasters(folder / "PATH", 64)
     volumes(folder / "PATH" / "volumes")
     nibabel.Nifti1Image(np.zeros((40, 32, 2), np.float32), np.eye(4)).to_filename(folder / "scan.nii.gz")
+    layouts.kitti(folder / "PATH" / "kitti", 4, (48, 64))
     write_video(folder / "drive.mp4", [image] * 3, 10)
     labels = sorted((folder / "PATH/trainannot").iterdir())
     (folder / "classes.txt").write_text("\n".join([*STREET11.classes, "unlabelled"]))

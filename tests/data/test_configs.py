@@ -38,6 +38,12 @@ def synthia_and(other: Callable[..., Path], synthia: Callable[..., Path], *args:
     return write
 
 
+def camvid_and_kitti(root: Path) -> list[str]:
+    layouts.camvid(root / "camvid", {"train": 3, "val": 1}, SIZE)
+    layouts.kitti(root / "kitti", 2, SIZE)
+    return [f"data.root.camvid={root / 'camvid'}", f"data.root.kitti={root / 'kitti'}", "data.train.synthetic.length=4"]
+
+
 def voc_and_sbd(root: Path) -> list[str]:
     layouts.voc(root / "voc", {"val": ("2007_000033", "2007_000042")}, SIZE)
     layouts.sbd(root / "sbd", {"train": ("2008_000002", "2008_000007", "2007_000042")}, SIZE)
@@ -76,6 +82,7 @@ CONFIGS: dict[str, tuple[Callable[[Path], Path | list[str]], tuple[str, ...], st
         synthia_and(layouts.cityscapes, layouts.synthia_rand_cityscapes, {"train/bonn": 3, "val/lindau": 1}),
         (), "3 cityscapes, 4 synthia (a batch: 1 cityscapes, 1 synthia)", 1,
     ),
+    "real_synthetic_bgc": (camvid_and_kitti, (), "5 real, 4 synthetic (a batch: 1 real, 1 synthetic)", 1),
 }  # fmt: skip
 
 
