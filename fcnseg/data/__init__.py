@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fcnseg.data.datasets.cityscapes import Cityscapes
     from fcnseg.data.datasets.described import Described
     from fcnseg.data.datasets.kitti import Kitti
+    from fcnseg.data.datasets.laid_out import LaidOut
     from fcnseg.data.datasets.pairs import PairedFiles, PairedFolder
     from fcnseg.data.datasets.synthia import SynthiaRand, SynthiaRandCityscapes, SynthiaSeqs
     from fcnseg.data.datasets.unlabelled import Unlabelled
@@ -34,6 +35,7 @@ _HOMES = {
     "Described": "fcnseg.data.datasets.described",
     "Kitti": "fcnseg.data.datasets.kitti",
     "LabelSpace": "fcnseg.labels",
+    "LaidOut": "fcnseg.data.datasets.laid_out",
     "Packed": "fcnseg.data.storage.packing",
     "PairedFiles": "fcnseg.data.datasets.pairs",
     "PairedFolder": "fcnseg.data.datasets.pairs",
@@ -65,6 +67,7 @@ __all__ = [
     "Described",
     "Kitti",
     "LabelSpace",
+    "LaidOut",
     "Packed",
     "PairedFiles",
     "PairedFolder",

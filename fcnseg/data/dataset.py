@@ -133,7 +133,8 @@ class Remapped(Wrapper):
         dataset: any dataset; its own label space is where the mapping starts.
         target: the label space to go to, or the name of one, such as "street11".
         aliases: other names to look for a class under, best first; by default `fcnseg.labels.ALIASES`.
-        extra: classes that go together beyond their names, such as {"lane marking": "road"}; None ignores one.
+        extra: classes that go together beyond their names, such as {"lane marking": "road"}; None ignores one. By
+            default those that the dataset tells of this target in `becomes`, as those of a layout do.
 
     Attributes:
         mapping: which class becomes which; `str(mapping)` is a table.
@@ -151,6 +152,7 @@ class Remapped(Wrapper):
     ) -> None:
         super().__init__(dataset)
         self.label_space = get_label_space(target)
+        extra = getattr(dataset, "becomes", {}).get(self.label_space.name) if extra is None else extra
         self.mapping = dataset.label_space.mapping_to(self.label_space, aliases, extra)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:

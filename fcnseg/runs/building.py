@@ -23,7 +23,9 @@ from fcnseg.training.checkpoints import AtomicCheckpointIO
 from fcnseg.training.losses import SegmentationLoss
 from fcnseg.training.precision import check_precision, use_tf32
 
-KEYS = ("root", "split", "packed", "parts", "domains", "window", "border", "overlap", "reading")
+KEYS = (
+    "root", "split", "layout", "labels", "only", "packed", "parts", "domains", "window", "border", "overlap", "reading"
+)  # fmt: skip
 """What of `config.data` says how to build it, and is no argument of `SegmentationData`."""
 
 OURS = ("checkpoint_activations", "compile", "tf32")
