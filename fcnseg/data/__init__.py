@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from fcnseg.data.datasets.cityscapes import Cityscapes
     from fcnseg.data.datasets.described import Described
     from fcnseg.data.datasets.kitti import Kitti
+    from fcnseg.data.datasets.laid_out import LaidOut
     from fcnseg.data.datasets.pairs import PairedFiles, PairedFolder
     from fcnseg.data.datasets.synthia import SynthiaRand, SynthiaRandCityscapes, SynthiaSeqs
+    from fcnseg.data.datasets.unlabelled import Unlabelled
     from fcnseg.data.datasets.voc import Sbd, Voc
     from fcnseg.data.datasets.volumes import Slices
     from fcnseg.data.datasets.windows import Windows
@@ -33,6 +35,7 @@ _HOMES = {
     "Described": "fcnseg.data.datasets.described",
     "Kitti": "fcnseg.data.datasets.kitti",
     "LabelSpace": "fcnseg.labels",
+    "LaidOut": "fcnseg.data.datasets.laid_out",
     "Packed": "fcnseg.data.storage.packing",
     "PairedFiles": "fcnseg.data.datasets.pairs",
     "PairedFolder": "fcnseg.data.datasets.pairs",
@@ -45,6 +48,7 @@ _HOMES = {
     "SynthiaRand": "fcnseg.data.datasets.synthia",
     "SynthiaRandCityscapes": "fcnseg.data.datasets.synthia",
     "SynthiaSeqs": "fcnseg.data.datasets.synthia",
+    "Unlabelled": "fcnseg.data.datasets.unlabelled",
     "Voc": "fcnseg.data.datasets.voc",
     "Windows": "fcnseg.data.datasets.windows",
     "camvid32_as_street11": "fcnseg.data.datasets.camvid",
@@ -63,6 +67,7 @@ __all__ = [
     "Described",
     "Kitti",
     "LabelSpace",
+    "LaidOut",
     "Packed",
     "PairedFiles",
     "PairedFolder",
@@ -75,6 +80,7 @@ __all__ = [
     "SynthiaRand",
     "SynthiaRandCityscapes",
     "SynthiaSeqs",
+    "Unlabelled",
     "Voc",
     "Windows",
     "camvid32_as_street11",

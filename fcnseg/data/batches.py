@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from fcnseg.cores import cores_of_each
-from fcnseg.data.bgc import SampleRef
 from fcnseg.data.dataset import SegmentationDataset, drawn
 from fcnseg.data.resizing import framed_image, padded_image, padded_mask
+from fcnseg.data.streams import SampleRef
 from fcnseg.data.transforms import Augment
 from fcnseg.geometry import shown_size
 from fcnseg.labels import IGNORE_INDEX

@@ -5,29 +5,13 @@ networks for road scene semantic segmentation" (arXiv 1604.01545), which names t
 alone is the case of a single share.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from fcnseg.data.streams import Parts, SampleRef, Stream, apportion
 from fcnseg.errors import InputError
-
-
-@dataclass(frozen=True)
-class SampleRef:
-    """Which sample stands at a place of a batch.
-
-    Attributes:
-        domain: position of the domain among the named domains.
-        index: the sample within its domain.
-        count: how many samples its stream, that of the domain or of the pool, had given before: no two samples of
-            a domain share it, so it seeds the augmentation.
-    """
-
-    domain: int
-    index: int
-    count: int
 
 
 def shares(ratio: Mapping[str, float], batch_size: int) -> dict[str, int]:
@@ -44,22 +28,12 @@ def shares(ratio: Mapping[str, float], batch_size: int) -> dict[str, int]:
     return counts
 
 
-def apportion(ratio: Mapping[str, float], total: int) -> dict[str, int]:
-    """A whole number divided by positive shares, rounded by largest remainders; a small share may get nothing."""
-    exact = {name: total * share / sum(ratio.values()) for name, share in ratio.items()}
-    counts = {name: int(value) for name, value in exact.items()}
-    by_remainder = sorted(ratio, key=lambda name: counts[name] - exact[name])
-    for name in by_remainder[: total - sum(counts.values())]:
-        counts[name] += 1
-    return counts
-
-
 class BalancedBatchSampler:
     """Batches with each domain's exact share in every global batch.
 
-    Each domain is an endless stream of fresh permutations. The sequence of global batches depends on
-    the seed alone; a rank takes every `num_replicas`-th sample, which gives all ranks the ratio as
-    evenly as the integers allow.
+    Each domain is an endless stream of fresh permutations, or of several parts each of which is one. The sequence of
+    global batches depends on the seed alone; a rank takes every `num_replicas`-th sample, which gives all ranks the
+    ratio, and the parts of each domain, as evenly as the integers allow.
 
     Args:
         lengths: number of samples of each domain, by name.
@@ -70,6 +44,7 @@ class BalancedBatchSampler:
         num_replicas, rank: how many processes share a batch, and which one this is.
         done: tells how many batches were trained on; an iteration begins after them, also in the midst of an
             epoch. By default it begins where the epoch of `set_epoch` does.
+        parts: of domains that are several sets in a row, by name: each set's number of samples and its weight.
 
     Raises:
         InputError: when names, ratio and batch size do not fit.
@@ -86,6 +61,7 @@ class BalancedBatchSampler:
         num_replicas: int = 1,
         rank: int = 0,
         done: Callable[[], int] | None = None,
+        parts: Mapping[str, Parts] | None = None,
     ) -> None:
         if set(lengths) != set(ratio):
             raise InputError(f"ratio names {', '.join(ratio)}; expected the domains {', '.join(lengths)}")
@@ -100,7 +76,10 @@ class BalancedBatchSampler:
         self.seed, self.num_replicas, self.rank = seed, num_replicas, rank
         self.epoch = 0
         self.done = done
-        self._permutations: dict[int, tuple[int, np.ndarray]] = {}  # the current turn of each stream
+        self.streams = [
+            Stream((parts or {}).get(name, ((length, 1),)), (seed, domain))
+            for domain, (name, length) in enumerate(lengths.items())
+        ]
         # Lightning tells the epoch to `batch_sampler.sampler`.
         self.sampler = self
 
@@ -123,32 +102,26 @@ class BalancedBatchSampler:
     def global_batch(self, step: int) -> list[SampleRef]:
         """All samples of optimisation step `step`, counted from the start of training."""
         return [
-            SampleRef(domain, self._stream(domain, position), position)
+            ref
             for domain, count in enumerate(self.counts)
-            for position in range(step * count, (step + 1) * count)
+            for ref in self._of_domain(domain, range(step * count, (step + 1) * count))
         ]
+
+    def _of_domain(self, domain: int, positions: Iterable[int]) -> list[SampleRef]:
+        """The samples at positions of a domain's stream; those of a part together, for ranks to share them evenly."""
+        stream = self.streams[domain]
+        return [SampleRef(domain, stream.sample(at), at) for at in sorted(positions, key=stream.part)]
 
     def seen(self, steps: int) -> dict[str, int]:
         """How many samples of each domain the first `steps` global batches hold."""
         return {name: steps * count for name, count in zip(self.names, self.counts, strict=True)}
-
-    def _stream(self, domain: int, position: int) -> int:
-        """The sample at a position of a domain's endless stream."""
-        turn, place = divmod(position, self.lengths[domain])
-        return int(self._permutation(domain, turn)[place])
-
-    def _permutation(self, domain: int, turn: int) -> np.ndarray:
-        if domain not in self._permutations or self._permutations[domain][0] != turn:
-            order = np.random.default_rng([self.seed, domain, turn]).permutation(self.lengths[domain])
-            self._permutations[domain] = turn, order
-        return self._permutations[domain][1]
 
 
 class PooledBatchSampler(BalancedBatchSampler):
     """Batches out of one pool of all domains' samples: a domain's share is its share of the samples.
 
     This is the naive mixing that balanced batches are compared with. The pool is one endless stream of fresh
-    permutations; everything else is as in balanced batches.
+    permutations, whatever weights the parts of a domain have; everything else is as in balanced batches.
 
     Args:
         lengths: number of samples of each domain, by name.
@@ -170,16 +143,16 @@ class PooledBatchSampler(BalancedBatchSampler):
 
     def global_batch(self, step: int) -> list[SampleRef]:
         """All samples of optimisation step `step`, counted from the start of training."""
-        return [self._of_domain(ref) for ref in super().global_batch(step)]
+        return [self._with_domain(ref) for ref in super().global_batch(step)]
 
     def seen(self, steps: int) -> dict[str, int]:
         """How many samples of each domain the first `steps` global batches hold."""
         turns, rest = divmod(steps * self.counts[0], self.lengths[0])
-        begun = np.searchsorted(np.sort(self._permutation(0, turns)[:rest]), self.ends)
+        begun = np.searchsorted(np.sort(self.streams[0].permutation(0, turns)[:rest]), self.ends)
         whole = turns * self.ends
         return dict(zip(self.domains, np.diff(whole + begun, prepend=0).tolist(), strict=True))
 
-    def _of_domain(self, ref: SampleRef) -> SampleRef:
+    def _with_domain(self, ref: SampleRef) -> SampleRef:
         domain = int(np.searchsorted(self.ends, ref.index, side="right"))
         first = int(self.ends[domain - 1]) if domain else 0
         return SampleRef(domain, ref.index - first, ref.count)

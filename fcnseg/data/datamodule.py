@@ -24,10 +24,11 @@ from fcnseg.data.batches import (
     default_workers,
 )
 from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler
-from fcnseg.data.dataset import SegmentationDataset, read_mask, require_apart
+from fcnseg.data.dataset import SegmentationDataset, is_labelled, parts_of, read_mask, require_apart
 from fcnseg.data.statistics import Normalisation, normalisation, spread
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
 from fcnseg.data.storage.host import once
+from fcnseg.data.streams import Parts
 from fcnseg.data.transforms import Augment, resize_pipeline
 from fcnseg.errors import InputError
 from fcnseg.geometry import require_resize
@@ -43,9 +44,13 @@ class SegmentationData(LightningDataModule):
     A run that goes on from a checkpoint, also one from the midst of an epoch, trains on the batches that it would
     have seen without the interruption, in their order: the sampler begins after the batches that are done.
 
+    A domain may be several sets with weights (`fcnseg.data.Concat`), or images without labels, whose masks are ignored
+    everywhere: what is learnt from labels passes them over, and a batch's "domain" tells which samples they are.
+
     Args:
-        train: datasets by domain name; the first one sets the length of an epoch. Empty: validation only.
-        val: the validation dataset.
+        train: datasets by domain name, one at least with labels; the first one sets the length of an epoch. Empty:
+            validation only.
+        val: the validation dataset, with labels.
         size: (height, width) of the model's input; None: images keep their own size. Training images of several
             sizes are padded to the batch's largest, at their end, by their last pixels and the ignore index. Each
             process does so with its own part of a batch.
@@ -54,7 +59,7 @@ class SegmentationData(LightningDataModule):
             axis; "native": not at all, the size being that of an augmentation's crops alone.
         ratio: share of each domain in a batch, such as {"real": 6, "synthetic": 4}; equal by default.
         mixing: "balanced" batches hold each domain's share; "pooled" ones are drawn from the images of all domains
-            shuffled together, whatever the ratio.
+            shuffled together, whatever the ratio and the weights of sets within a domain.
         augment: training augmentation; by default only the resize to `size`. Masks' padding is the ignore index.
         batch_size: samples of a global batch, over all processes.
         steps_per_epoch: batches per epoch; by default one pass over the first domain, or over the pool.
@@ -71,7 +76,8 @@ class SegmentationData(LightningDataModule):
         allow_overlap: take image files that are both trained and validated on, which else are refused.
 
     Raises:
-        InputError: when label spaces differ, a value is out of range, or training and validation share files.
+        InputError: when label spaces differ, a value is out of range, training and validation share files, or
+            there are no labels to train or validate on.
     """
 
     def __init__(
@@ -124,6 +130,7 @@ class SegmentationData(LightningDataModule):
                 raise InputError(
                     f"domain {name!r} has label space {space.name!r}, validation {self.label_space.name!r}"
                 )
+        _require_labels(train, val)
         if not allow_overlap:
             require_apart(train, val)
         self.train, self.val = dict(train), val
@@ -204,7 +211,8 @@ class SegmentationData(LightningDataModule):
         }
         if self.mixing == "pooled":
             return PooledBatchSampler(lengths, self.batch_size, **options)
-        return BalancedBatchSampler(lengths, self.ratio, self.batch_size, **options)
+        parts = {name: parts_of(dataset) for name, dataset in self.train.items()}
+        return BalancedBatchSampler(lengths, self.ratio, self.batch_size, parts=parts, **options)
 
     def train_dataloader(self) -> DataLoader:
         dataset = TrainingSamples(list(self.train.values()), self.augment, self.seed)
@@ -253,16 +261,38 @@ class SegmentationData(LightningDataModule):
     def class_pixels(self, limit: int = 500) -> np.ndarray:
         """(num_classes, 2) float: per class, its pixels and the pixels of the images that show it.
 
-        Domains weigh as in a batch; of each, up to `limit` masks spread evenly over it are counted, once per host.
+        Domains weigh as in a batch, and so do the sets within one; of each, up to `limit` masks spread evenly over it
+        are counted, once per host. Domains without labels count nothing.
         """
         total = np.zeros((self.label_space.num_classes, 2))
         pooled = self.mixing == "pooled"
         for name, dataset in self.train.items():
-            indices = range(0, len(dataset), max(1, -(-len(dataset) // limit)))
-            count = partial(_class_pixels, dataset, indices, self.label_space.num_classes)
-            counted = np.array(once(dataset, indices, "class pixels", count), float)
-            total += counted / len(indices) * (len(dataset) if pooled else self.ratio[name])
+            if is_labelled(dataset):
+                parts = [(len(dataset), 1.0)] if pooled else parts_of(dataset)
+                total += _mean_pixels(dataset, parts, limit) * (len(dataset) if pooled else self.ratio[name])
         return total
+
+
+def _require_labels(train: Mapping[str, SegmentationDataset], val: SegmentationDataset) -> None:
+    if not is_labelled(val):
+        raise InputError("validation: its images have no labels to compare with; expected labelled ones")
+    if train and not any(map(is_labelled, train.values())):
+        names = ", ".join(map(repr, train))
+        raise InputError(
+            f"train: no labels to learn from in {names}; expected a labelled domain beside unlabelled images"
+        )
+
+
+def _mean_pixels(dataset: SegmentationDataset, parts: Parts, limit: int) -> np.ndarray:
+    """(classes, 2): `_count` of an image on average, its sets weighed as they are drawn."""
+    mean, start = np.zeros((dataset.label_space.num_classes, 2)), 0
+    for length, weight in parts:
+        indices = range(start, start + length, max(1, -(-length * len(parts) // limit)))
+        count = partial(_class_pixels, dataset, indices, len(mean))
+        counted = np.array(once(dataset, indices, "class pixels", count), float)
+        mean += weight / sum(share for _, share in parts) * counted / len(indices)
+        start += length
+    return mean
 
 
 def _facts(dataset: SegmentationDataset) -> dict[str, Any]:

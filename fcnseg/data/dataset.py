@@ -1,8 +1,10 @@
 """What a dataset is, and datasets made of others: in another label space, a part of one, several in a row."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import accumulate, compress, islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fcnseg.data.files.path_list import PathList
+from fcnseg.data.streams import Parts
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import get_label_space
 from fcnseg.labels import LabelSpace
@@ -17,10 +20,11 @@ from fcnseg.labels import LabelSpace
 Sample = tuple[np.ndarray, np.ndarray, str]
 """(H, W, C) image, (H, W) uint8 mask, name."""
 
-TOLD = ("scaling", "mean", "std", "clip", "mapping")
+TOLD = ("scaling", "mean", "std", "clip", "mapping", "labelled", "parts")
 """What a dataset may tell of itself: a scale that its images are brought to; mean and standard deviation of each
-channel, in image values, and where normalised values are cut off; and which class of its files became which of its
-own."""
+channel, in image values, and where normalised values are cut off; which class of its files became which of its own;
+whether its images have labels, without which every pixel of its masks is ignored; and, of several sets in a row that
+are drawn by weight, the number of samples and the weight of each."""
 
 
 class SegmentationDataset(Protocol):
@@ -56,6 +60,16 @@ def drawn(dataset: SegmentationDataset, index: int, seed: Sequence[int]) -> Samp
     return dataset.draw(index, seed) if hasattr(dataset, "draw") else dataset[index]
 
 
+def is_labelled(dataset: SegmentationDataset) -> bool:
+    """Whether any of a dataset's images has a label; masks of the others are ignored everywhere."""
+    return bool(getattr(dataset, "labelled", True))
+
+
+def parts_of(dataset: SegmentationDataset) -> Parts:
+    """The number of samples and the weight of each set that a dataset draws from; one where it has no such parts."""
+    return getattr(dataset, "parts", ((len(dataset), 1.0),))
+
+
 def pass_on(dataset: SegmentationDataset, to: Any) -> None:
     """Let another dataset tell of itself what this one does."""
     for name in TOLD:
@@ -74,9 +88,10 @@ def image_files(dataset: Any) -> Iterator[str]:
         for part in dataset.datasets:
             yield from image_files(part)
     elif isinstance(dataset, Subset):
-        end = dataset.first + len(dataset)
-        for first, last in ((dataset.first, end), (0, end - len(dataset.dataset))):
-            yield from islice(image_files(dataset.dataset), first, max(0, last))
+        for run in dataset.runs:
+            end = run.first + run.count
+            for first, last in ((run.first, min(end, run.length)), (0, end - run.length)):
+                yield from islice(image_files(dataset.dataset), run.begin + first, run.begin + max(0, last))
     elif isinstance(dataset, Wrapper):
         yield from image_files(dataset.dataset)
     elif hasattr(dataset, "images"):
@@ -134,7 +149,8 @@ class Remapped(Wrapper):
         dataset: any dataset; its own label space is where the mapping starts.
         target: the label space to go to, or the name of one, such as "street11".
         aliases: other names to look for a class under, best first; by default `fcnseg.labels.ALIASES`.
-        extra: classes that go together beyond their names, such as {"lane marking": "road"}; None ignores one.
+        extra: classes that go together beyond their names, such as {"lane marking": "road"}; None ignores one. By
+            default those that the dataset tells of this target in `becomes`, as those of a layout do.
 
     Attributes:
         mapping: which class becomes which; `str(mapping)` is a table.
@@ -152,6 +168,7 @@ class Remapped(Wrapper):
     ) -> None:
         super().__init__(dataset)
         self.label_space = get_label_space(target)
+        extra = getattr(dataset, "becomes", {}).get(self.label_space.name) if extra is None else extra
         self.mapping = dataset.label_space.mapping_to(self.label_space, aliases, extra)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
@@ -169,11 +186,26 @@ class Remapped(Wrapper):
         return image, self.mapping(mask), name
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run of neighbours in one set of a dataset, that goes on at the set's first sample after its last one.
+
+    Attributes:
+        begin, length: where the set begins in the dataset, and its samples.
+        first, count: where the run begins in the set, and its samples.
+    """
+
+    begin: int
+    length: int
+    first: int
+    count: int
+
+
 class Subset(Wrapper):
     """A share of a dataset's samples, one run of neighbours in their order, going on at the first after the last.
 
     The frames of a video hardly differ from their neighbours: every fourth frame holds nearly the variety of all,
-    a run of a quarter of them a quarter of it.
+    a run of a quarter of them a quarter of it. Of several sets that are drawn by weight it is a run of each.
 
     Args:
         dataset: any dataset.
@@ -190,17 +222,27 @@ class Subset(Wrapper):
         if not _is_number(start) or not 0 <= start < 1:
             raise InputError(f"start={start}: expected where the part begins, from 0 to below 1")
         super().__init__(dataset)
-        self.length = min(len(dataset), max(1, round(share * len(dataset))))
-        self.first = round(start * len(dataset)) % len(dataset)
+        parts = parts_of(dataset)
+        self.runs = []
+        begin = 0
+        for length, _ in parts:
+            count = min(length, max(1, round(share * length)))
+            self.runs.append(Run(begin, length, round(start * length) % length, count))
+            begin += length
+        self._ends = list(accumulate(run.count for run in self.runs))
+        if hasattr(dataset, "parts"):
+            self.parts = tuple((run.count, weight) for run, (_, weight) in zip(self.runs, parts, strict=True))
 
     def __len__(self) -> int:
-        return self.length
+        return self._ends[-1]
 
     def place(self, index: int) -> int:
         """Where a sample stands in the dataset."""
-        if not 0 <= index < self.length:
-            raise IndexError(f"sample {index} of {self.length}")
-        return (self.first + index) % len(self.dataset)
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        number = bisect_right(self._ends, index)
+        run = self.runs[number]
+        return run.begin + (run.first + index - self._ends[number] + run.count) % run.length
 
     def sample_files(self, index: int) -> tuple[Path, ...]:
         """The files that a sample is read from."""
@@ -226,16 +268,28 @@ class Concat:
     """Several datasets in a row, as one domain.
 
     Args:
-        datasets: at least one, all in one label space and of images of one kind.
+        datasets: at least one, all in one label space and of images of one kind; in order, or by name.
+        weights: how often each is drawn, in the same order or by the same names, such as {"camvid": 1, "kitti": 1}:
+            over any number of batches each gives its share of the domain's samples, as evenly as whole numbers allow,
+            in turns through its own samples. By default all samples are drawn alike, so that a set counts by its size.
+
+    Attributes:
+        labelled: whether one of them has labels.
+        parts: number of samples and weight of each, where there are weights; `fcnseg.data.streams` draws by them.
 
     Raises:
-        InputError: when there is none, or they differ.
+        InputError: when there is none, they differ, or weights are not positive numbers, one for each.
     """
 
-    def __init__(self, datasets: Sequence[SegmentationDataset]) -> None:
+    def __init__(
+        self,
+        datasets: Sequence[SegmentationDataset] | Mapping[str, SegmentationDataset],
+        weights: Sequence[float] | Mapping[str, float] | None = None,
+    ) -> None:
         if not datasets:
             raise InputError("datasets: expected at least one")
-        self.datasets, self.label_space = list(datasets), datasets[0].label_space
+        self.datasets = list(datasets.values() if isinstance(datasets, Mapping) else datasets)
+        self.label_space = self.datasets[0].label_space
         for dataset in self.datasets:
             if dataset.label_space.classes != self.label_space.classes:
                 expected, found = self.label_space.name, dataset.label_space.name
@@ -245,6 +299,9 @@ class Concat:
             raise InputError(f"datasets in a row: scalings {', '.join(sorted(map(str, scalings)))} differ")
         self.scaling = scalings.pop()
         self.drawn = any(getattr(dataset, "drawn", False) for dataset in self.datasets)
+        self.labelled = any(map(is_labelled, self.datasets))
+        if weights is not None or any(hasattr(dataset, "parts") for dataset in self.datasets):
+            self.parts = _parts(self.datasets, _weights(datasets, weights))
         self._ends = list(accumulate(map(len, self.datasets)))
 
     def __len__(self) -> int:
@@ -272,3 +329,33 @@ class Concat:
             raise IndexError(f"sample {index} of {len(self)}")
         number = bisect_right(self._ends, index)
         return self.datasets[number], index - (self._ends[number - 1] if number else 0)
+
+
+def _weights(datasets: Any, weights: Any) -> list[float]:
+    """The weight of each dataset, which is its size by default.
+
+    Raises:
+        InputError: when they are not positive numbers, one for each dataset.
+    """
+    named = isinstance(datasets, Mapping)
+    if weights is None:
+        return [len(dataset) for dataset in (datasets.values() if named else datasets)]
+    if isinstance(weights, Mapping) != named or (
+        set(weights) != set(datasets) if named else len(weights) != len(datasets)
+    ):
+        names = f"the datasets {', '.join(datasets)}, by name" if named else f"the {len(datasets)} datasets"
+        raise InputError(f"weights {weights}: expected one for each of {names}")
+    found = [weights[name] for name in datasets] if named else list(weights)
+    if any(not _is_number(weight) or not 0 < weight < math.inf for weight in found):
+        raise InputError(f"weights {weights}: expected numbers above 0")
+    return found
+
+
+def _parts(datasets: Sequence[SegmentationDataset], weights: Sequence[float]) -> Parts:
+    """The parts of datasets in a row: those of each, with its weight divided between them."""
+    found: list[tuple[int, float]] = []
+    for dataset, weight in zip(datasets, weights, strict=True):
+        inner = parts_of(dataset)
+        total = sum(share for _, share in inner)
+        found += [(length, weight * share / total if len(inner) > 1 else weight) for length, share in inner]
+    return tuple(found)

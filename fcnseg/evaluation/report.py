@@ -27,6 +27,7 @@ WRONG = (230, 25, 25)
 UNSCORED = (25, 25, 25)
 GAP = 12
 BAR_WIDTH = 12
+MANY = 40  # classes, of which a confusion matrix shows no numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +118,8 @@ def print_table(
 def save_confusion(confusion: torch.Tensor | np.ndarray, label_space: LabelSpace, path: Path | str) -> None:
     """Draw a (C, C) matrix of counts, rows = labels, as the percentages of each row.
 
-    A class without label pixels has a hatched row. Percentages below one half are left out.
+    A class without label pixels has a hatched row. Percentages below one half are left out, and all of them where there
+    are more than 40 classes, whose cells are too small.
 
     Args:
         confusion: counts, as `fcnseg.evaluation.metrics.scores` takes them.
@@ -135,7 +137,7 @@ def save_confusion(confusion: torch.Tensor | np.ndarray, label_space: LabelSpace
     labelled = counts.sum(1, keepdims=True)
     shares = np.divide(counts, labelled, out=np.zeros_like(counts), where=labelled > 0)
 
-    side = 2.2 + (0.5 if len(counts) <= 16 else 0.38) * len(counts)
+    side = 2.2 + (0.5 if len(counts) <= 16 else 0.38 if len(counts) <= MANY else 0.13) * len(counts)
     figure = Figure(figsize=(side, side), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     _draw_cells(axes, shares, labelled[:, 0] > 0)
@@ -214,7 +216,7 @@ def _draw_cells(axes: Axes, shares: np.ndarray, present: np.ndarray) -> None:
     axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1)
     axes.tick_params(which="both", length=0)
-    for row, column in np.argwhere(shares >= 0.005):
+    for row, column in np.argwhere(shares >= 0.005) if n <= MANY else ():
         share = shares[row, column]
         colour = "white" if share > 0.3 else "black"
         axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=9)
@@ -227,19 +229,21 @@ def _name_axes(axes: Axes, label_space: LabelSpace) -> None:
     """Class names on both axes, each with a square of its colour between the name and the cells."""
     from matplotlib.transforms import offset_copy
 
-    positions = range(label_space.num_classes)
+    positions, small = range(label_space.num_classes), 0.6 if label_space.num_classes > MANY else 1.0
     axes.set_xticks(positions, label_space.classes, rotation=90)
     axes.set_yticks(positions, label_space.classes)
-    axes.tick_params(which="major", pad=17, labelsize=10)
+    axes.tick_params(which="major", pad=17 * small, labelsize=10 * small)
     axes.set_xlabel("prediction", fontsize=12)
     axes.set_ylabel("label", fontsize=12)
     axes.set_title("where the pixels of each class went, in percent", fontsize=12, loc="left", pad=10)
     figure = axes.get_figure(root=True)
-    beside = offset_copy(axes.get_yaxis_transform(), figure, x=-10, units="points")
-    below = offset_copy(axes.get_xaxis_transform(), figure, y=-10, units="points")
-    for i, colour in enumerate(np.array(label_space.palette) / 255):
-        for x, y, transform in ((0, i, beside), (i, 0, below)):
-            axes.plot(x, y, "s", color=colour, markersize=8, mec="0.4", transform=transform, clip_on=False)
+    beside = offset_copy(axes.get_yaxis_transform(), figure, x=-10 * small, units="points")
+    below = offset_copy(axes.get_xaxis_transform(), figure, y=-10 * small, units="points")
+    zeros, colours = np.zeros(len(positions)), np.array(label_space.palette) / 255
+    for x, y, transform in ((zeros, positions, beside), (positions, zeros, below)):
+        axes.scatter(
+            x, y, s=(8 * small) ** 2, c=colours, marker="s", edgecolors="0.4", transform=transform, clip_on=False
+        )
 
 
 def _row(example: Example, label_space: LabelSpace, width: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from torch import nn
 
 from fcnseg.data import SegmentationData
+from fcnseg.data.dataset import is_labelled
 from fcnseg.data.storage.packing import packed_nodes
 from fcnseg.errors import InputError
 from fcnseg.inference.device import fast_precision
@@ -22,7 +23,9 @@ from fcnseg.training.checkpoints import AtomicCheckpointIO
 from fcnseg.training.losses import SegmentationLoss
 from fcnseg.training.precision import check_precision, use_tf32
 
-KEYS = ("root", "split", "packed", "parts", "domains", "window", "border", "overlap", "reading")
+KEYS = (
+    "root", "split", "layout", "labels", "only", "packed", "parts", "domains", "window", "border", "overlap", "reading"
+)  # fmt: skip
 """What of `config.data` says how to build it, and is no argument of `SegmentationData`."""
 
 OURS = ("checkpoint_activations", "compile", "tf32")
@@ -140,7 +143,10 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
         bias_lr_factor=config.bias_lr_factor,
         domain_statistics=config.domain_statistics,
         training_data={
-            "train": {name: f"{len(dataset)} images" for name, dataset in data.train.items()},
+            "train": {
+                name: f"{len(dataset)} images{'' if is_labelled(dataset) else ' without labels'}"
+                for name, dataset in data.train.items()
+            },
             "validation": f"{len(data.val)} images",
         },
     )

@@ -14,6 +14,7 @@ from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.utilities import rank_zero_only
 
 from fcnseg.data import SegmentationData
+from fcnseg.data.dataset import is_labelled
 from fcnseg.errors import InputError, mistake
 from fcnseg.models import FCN, load_checkpoint
 from fcnseg.runs.building import build_data, build_module, build_trainer, check_statistics, leave_out_roots
@@ -162,7 +163,10 @@ def announce_stage(stage: Stage, number: int, count: int) -> None:
 def announce(trainer: Trainer, model: FCN, data: SegmentationData) -> None:
     """Say in three lines what is about to be trained."""
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    sizes = ", ".join(f"{len(dataset)} {name}" for name, dataset in data.train.items())
+    sizes = ", ".join(
+        f"{len(dataset)} {name}{'' if is_labelled(dataset) else ' without labels'}"
+        for name, dataset in data.train.items()
+    )
     print(f"model       {model.spec.name}, {millions:.1f} M parameters, {data.label_space.num_classes} classes")
     print(f"data        train on {sizes} (a batch: {data.batches()}), validate on {len(data.val)}")
     for name, dataset in {**data.train, "val": data.val}.items():

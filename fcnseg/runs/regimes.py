@@ -13,8 +13,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fcnseg.data.bgc import apportion
 from fcnseg.data.datamodule import MIXINGS
+from fcnseg.data.streams import apportion
 from fcnseg.errors import InputError
 from fcnseg.runs.building import build_data, domain_names
 

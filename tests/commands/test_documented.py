@@ -23,9 +23,11 @@ from fcnseg.inference.video import write_video
 from fcnseg.labels import STREET11, VOC21
 from fcnseg.models import create_model, factorise
 from fcnseg.models.sources import DEMO
+from tests.data import layouts
 from tests.models.foreign import written
 
 HERE = Path(__file__).parents[2]
+README = (HERE / "README.md").read_text()
 
 LEFT_OUT = {
     "model.weights=imagenet": "downloads",
@@ -67,7 +69,7 @@ BENCHMARK = ("size=[24,32]", "width=0.05", "rounds=1")
 
 def printed() -> list[str]:
     """The lines, without what is said beside them."""
-    texts = [(HERE / "README.md").read_text(), EXAMPLE]
+    texts = [README, EXAMPLE]
     for path in sorted((HERE / "configs").glob("*.yaml")):
         texts += re.findall(r"^    +examples:\n(?:.+\n)+", path.read_text(), re.MULTILINE)
     for path in sorted((HERE / "notebooks").glob("*.ipynb")):
@@ -133,6 +135,8 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rasters(folder / "PATH", 64)
     volumes(folder / "PATH" / "volumes")
     nibabel.Nifti1Image(np.zeros((40, 32, 2), np.float32), np.eye(4)).to_filename(folder / "scan.nii.gz")
+    layouts.kitti(folder / "PATH" / "kitti", 4, (48, 64))
+    (folder / "streets.yaml").write_text(re.findall(r"```yaml\n(name: streets\n.*?)```", README, re.DOTALL)[0])
     write_video(folder / "drive.mp4", [image] * 3, 10)
     labels = sorted((folder / "PATH/trainannot").iterdir())
     (folder / "classes.txt").write_text("\n".join([*STREET11.classes, "unlabelled"]))

@@ -1,6 +1,6 @@
 """Tiny datasets in the true layouts of their downloads, written without the library's own label tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -27,6 +27,74 @@ def striped(values: Sequence[int], height: int, width: int, turn: int = 0) -> np
 def save(array: np.ndarray, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path)
+
+
+def tree(
+    root: Path,
+    images: str,
+    labels: str | None,
+    fields: Sequence[Mapping[str, str]],
+    values: Sequence[int],
+    size: tuple[int, int],
+) -> Path:
+    """Image and label files of patterns such as rgb/{name}.jpg, one pair for each of the fields."""
+    for i, each in enumerate(fields):
+        save(noise(*size, i), root / images.format(**each))
+        if labels:
+            save(striped(values, *size, i).astype(np.uint8), root / labels.format(**each))
+    return root
+
+
+def numbered(count: int, **fields: str) -> list[dict[str, str]]:
+    return [{"name": f"{i:05d}", **fields} for i in range(1, count + 1)]
+
+
+# The true layouts, as their READMEs have them: images, labels, the folders of training and validation, file values.
+TREES = {
+    "gta5": ("images/{name}.png", "labels/{name}.png", {}, range(35)),
+    "bdd100k": (
+        "images/10k/{split}/{name}.jpg", "labels/sem_seg/masks/{split}/{name}.png",
+        {"train": "train", "val": "val"}, [*range(19), 255],
+    ),
+    "acdc": (
+        "rgb_anon/{weather}/{split}/GOPR0{weather}/GOPR_frame_{name}_rgb_anon.png",
+        "gt/{weather}/{split}/GOPR0{weather}/GOPR_frame_{name}_gt_labelTrainIds.png",
+        {"train": "train", "val": "val"}, [*range(19), 255],
+    ),
+    "idd": (
+        "leftImg8bit/{split}/12/{name}_leftImg8bit.png", "gtFine/{split}/12/{name}_gtFine_labellevel3Ids.png",
+        {"train": "train", "val": "val"}, [*range(26), 255],
+    ),
+    "mapillary": (
+        "{split}/images/{name}.jpg", "{split}/v1.2/labels/{name}.png",
+        {"train": "training", "val": "validation"}, range(66),
+    ),
+    "mapillary_v2.0": (
+        "{split}/images/{name}.jpg", "{split}/v2.0/labels/{name}.png",
+        {"train": "training", "val": "validation"}, range(124),
+    ),
+    "ade20k": (
+        "images/{split}/ADE_{name}.jpg", "annotations/{split}/ADE_{name}.png",
+        {"train": "training", "val": "validation"}, range(151),
+    ),
+}  # fmt: skip
+
+
+def plain_tree(name: str, root: Path, train: int, val: int, size: tuple[int, int]) -> Path:
+    """A tiny dataset of `TREES`."""
+    images, labels, folders, values = TREES[name]
+    for split, count in (("train", train), ("val", val)):
+        tree(root, images, labels, numbered(count, split=folders.get(split, ""), weather="night"), values, size)
+    return root
+
+
+def gta5(root: Path, train: int, val: int, size: tuple[int, int]) -> Path:
+    """Frames 1, 2, ... of which the first are for training, the next for validation, by split.mat."""
+    images, labels, _, values = TREES["gta5"]
+    tree(root, images, labels, numbered(train + val), values, size)
+    numbers = np.arange(1, train + val + 1, dtype=np.uint16)[:, None]
+    savemat(root / "split.mat", {"trainIds": numbers[:train], "valIds": numbers[train:], "testIds": numbers[:0]})
+    return root
 
 
 def save_synthia_label(ids: np.ndarray, path: Path, instance: int = 500) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler, SampleRef, apportion, shares
+from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler, shares
+from fcnseg.data.streams import SampleRef, apportion
 from fcnseg.errors import InputError
 
 NAMES = "real", "synthetic", "rendered"

@@ -38,6 +38,23 @@ def synthia_and(other: Callable[..., Path], synthia: Callable[..., Path], *args:
     return write
 
 
+def plain(name: str) -> Callable[[Path], Path]:
+    """Three pairs for training and two for validation, in the true layout."""
+    return lambda root: layouts.plain_tree(name, root, 3, 2, SIZE)
+
+
+def gta5_and_cityscapes(root: Path) -> list[str]:
+    layouts.cityscapes(root / "cityscapes", {"train/bonn": 3, "val/lindau": 1}, SIZE)
+    layouts.gta5(root / "gta5", 4, 0, SIZE)
+    return [f"data.root.cityscapes={root / 'cityscapes'}", f"data.root.gta5={root / 'gta5'}"]
+
+
+def camvid_and_kitti(root: Path) -> list[str]:
+    layouts.camvid(root / "camvid", {"train": 3, "val": 1}, SIZE)
+    layouts.kitti(root / "kitti", 2, SIZE)
+    return [f"data.root.camvid={root / 'camvid'}", f"data.root.kitti={root / 'kitti'}", "data.train.synthetic.length=4"]
+
+
 def voc_and_sbd(root: Path) -> list[str]:
     layouts.voc(root / "voc", {"val": ("2007_000033", "2007_000042")}, SIZE)
     layouts.sbd(root / "sbd", {"train": ("2008_000002", "2008_000007", "2007_000042")}, SIZE)
@@ -76,6 +93,17 @@ CONFIGS: dict[str, tuple[Callable[[Path], Path | list[str]], tuple[str, ...], st
         synthia_and(layouts.cityscapes, layouts.synthia_rand_cityscapes, {"train/bonn": 3, "val/lindau": 1}),
         (), "3 cityscapes, 4 synthia (a batch: 1 cityscapes, 1 synthia)", 1,
     ),
+    "gta5": (lambda root: layouts.gta5(root, 3, 2, SIZE), (), "3 gta5", 2),
+    "bdd100k": (plain("bdd100k"), (), "3 bdd100k", 2),
+    "acdc": (plain("acdc"), ("data.only={condition: night}",), "3 acdc", 2),
+    "idd": (plain("idd"), (), "3 idd", 2),
+    "mapillary": (plain("mapillary"), (), "3 mapillary", 2),
+    "ade20k": (plain("ade20k"), (), "3 ade20k", 2),
+    "laid_out": (plain("idd"), ("data.layout=idd",), "3 laid_out", 2),
+    "gta5_cityscapes_bgc": (
+        gta5_and_cityscapes, (), "3 cityscapes, 4 gta5 (a batch: 1 cityscapes, 1 gta5)", 1
+    ),
+    "real_synthetic_bgc": (camvid_and_kitti, (), "5 real, 4 synthetic (a batch: 1 real, 1 synthetic)", 1),
 }  # fmt: skip
 
 

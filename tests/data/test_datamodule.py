@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from fcnseg.data import CamVid
+from fcnseg.data import CamVid, Concat
 from fcnseg.data.datamodule import SegmentationData
 from fcnseg.data.storage.packing import Packed, Packing, pack
 from fcnseg.data.transforms import street_pipeline
@@ -153,8 +153,12 @@ def test_two_processes_share_what_one_would_train_on() -> None:
     for whole, *halves in zip(alone, first, second, strict=True):
         assert [half["domain"].tolist() for half in halves] == [[0] * 3 + [1] * 2] * 2
         for key, values in whole.items():
-            together = [sample.numpy().tobytes() for half in halves for sample in half[key]]
-            assert sorted(together) == sorted(sample.numpy().tobytes() for sample in values)
+            together = [_plain(sample) for half in halves for sample in half[key]]
+            assert sorted(together) == sorted(map(_plain, values))
+
+
+def _plain(sample: torch.Tensor | str) -> bytes | str:
+    return sample if isinstance(sample, str) else sample.numpy().tobytes()
 
 
 def test_every_showing_of_a_sample_is_augmented_differently() -> None:
@@ -364,6 +368,68 @@ def test_class_pixels_weigh_the_domains_as_a_batch_does() -> None:
         {"real": (data.train["real"], range(60), 6), "synthetic": (data.train["synthetic"], range(30), 4)}
     )
     assert data.class_pixels() == pytest.approx(expected)
+
+
+def test_class_pixels_weigh_the_sets_of_a_domain_as_they_are_drawn() -> None:
+    few, many = Numbered(3), Numbered(40, first=100)
+    data = SegmentationData({"real": Concat([few, many], [1, 3])}, few, size=SIZE)
+    alone = [
+        SegmentationData({"real": each}, few, size=SIZE, allow_overlap=True).class_pixels() for each in (few, many)
+    ]
+    np.testing.assert_allclose(data.class_pixels(), 0.25 * alone[0] + 0.75 * alone[1])
+
+
+class Bare(Numbered):
+    """Images without labels."""
+
+    labelled = False
+
+    def label(self, index: int) -> np.ndarray:
+        return np.full(self.size, 255, np.uint8)
+
+
+def test_images_without_labels_are_a_domain_that_class_frequencies_leave_out() -> None:
+    train = {"real": Numbered(6), "target": Bare(4)}
+    data = SegmentationData(train, Numbered(2), size=SIZE, batch_size=4, num_workers=0)
+    for batch in data.train_dataloader():
+        target = batch["domain"] == 1
+        assert target.tolist() == [False, False, True, True]
+        assert (batch["mask"][target] == 255).all()
+        assert (batch["mask"][~target] != 255).any()
+    alone = SegmentationData({"real": train["real"]}, Numbered(2), size=SIZE, batch_size=2)
+    np.testing.assert_array_equal(data.class_pixels(), alone.class_pixels())
+    assert not set(train["target"].reads) - {i for i in range(4)}
+    before = sum(train["target"].reads.values())
+    data.class_pixels()
+    assert sum(train["target"].reads.values()) == before, "no mask of theirs is read"
+
+
+def test_without_labels_nothing_is_trained_or_validated() -> None:
+    with pytest.raises(InputError, match="train: no labels to learn from in 'target'; expected a labelled domain"):
+        SegmentationData({"target": Bare(4)}, Numbered(2), size=SIZE)
+    with pytest.raises(InputError, match="validation: its images have no labels to compare with"):
+        SegmentationData({"real": Numbered(4)}, Bare(2), size=SIZE)
+    with pytest.raises(InputError, match="validation: its images have no labels to compare with"):
+        SegmentationData({}, Bare(2), size=SIZE)
+
+
+def test_packs_and_caches_keep_what_has_no_label_and_how_sets_are_drawn(tmp_path: Path) -> None:
+    row = Concat([Numbered(3), Numbered(4, first=50)], [2, 1])
+    train = {"real": row, "target": Bare(2)}
+    pack(train, Numbered(2), tmp_path / "pack")
+    target, real = Packed(tmp_path / "pack" / "train" / "target"), Packed(tmp_path / "pack" / "train" / "real")
+    assert not target.labelled
+    assert (target.mask(0) == 255).all()
+    for cache in ("ram", "disk"):
+        data = SegmentationData(
+            train, Numbered(2), size=SIZE, batch_size=4, cache=cache, cache_folder=tmp_path / "cache"
+        )
+        before = [data.batches().global_batch(step) for step in range(9)]
+        data.setup("fit")
+        assert [data.batches().global_batch(step) for step in range(9)] == before
+        assert not data.train["target"].labelled  # type: ignore[attr-defined]
+    packed = SegmentationData({"real": real, "target": target}, Numbered(2), size=SIZE, batch_size=4)
+    assert [packed.batches().global_batch(step) for step in range(9)] == before
 
 
 def test_class_pixels_weigh_pooled_domains_by_their_images() -> None:

@@ -27,6 +27,7 @@ class Radar:
     label_space = STREET11
     scaling, mean, std, clip = "decibel", (1.0, 2.0), (3.0, 4.0), 1.5
     mapping = SimpleNamespace(table=None)
+    labelled, parts = True, ((1, 2.0), (3, 1.0))
 
     def __len__(self) -> int:
         return 4
@@ -73,7 +74,7 @@ def test_samples_and_masks_are_those_of_the_dataset() -> None:
 
 
 def test_wrappers_pass_on_what_a_dataset_tells_of_itself() -> None:
-    subset = Subset(Radar(), 0.5)
+    subset = Subset(Radar(), 1.0)
     assert [getattr(subset, name) for name in TOLD] == [getattr(Radar, name) for name in TOLD]
     remapped = Remapped(subset, "cityscapes19")
     assert [getattr(remapped, name) for name in TOLD[:3]] == [getattr(Radar, name) for name in TOLD[:3]]
@@ -93,7 +94,7 @@ def test_wrappers_pass_on_what_a_dataset_tells_of_itself() -> None:
 def test_caches_pass_it_on_too(tmp_path: Path) -> None:
     """With cache=ram or disk a radar data set kept neither its scale nor its statistics."""
     for cached in (Preloaded(Radar()), DiskCached(Radar(), tmp_path)):
-        assert [getattr(cached, name) for name in TOLD[:3]] == [getattr(Radar, name) for name in TOLD[:3]]
+        assert [getattr(cached, name) for name in TOLD] == [getattr(Radar, name) for name in TOLD]
     data = SegmentationData({"radar": Radar()}, Radar(), size=(4, 4), cache="ram")
     before = data.image_facts()
     data.setup("fit")
@@ -135,6 +136,40 @@ def test_datasets_that_differ_make_no_row() -> None:
         Concat([SCENES, Remapped(SCENES, "cityscapes19")])
     with pytest.raises(InputError, match="scalings None, decibel differ"):
         Concat([SCENES, Radar()])
+
+
+def test_sets_in_a_row_may_have_weights_by_name_or_in_order() -> None:
+    named = Concat({"drawn": SCENES, "few": Subset(SCENES, 0.25)}, {"few": 3, "drawn": 1})
+    assert named.parts == Concat([SCENES, Subset(SCENES, 0.25)], [1, 3]).parts == ((8, 1), (2, 3))
+    assert not hasattr(Concat({"drawn": SCENES}), "parts"), "without weights all samples are drawn alike"
+    assert Remapped(named, "street11").parts == named.parts
+    within = Concat([SCENES, named], [1, 4])
+    assert within.parts == ((8, 1), (8, 1.0), (2, 3.0)), "a weight is divided as those within it are"
+    assert Concat([SCENES, named]).parts == ((8, 8), (8, 2.5), (2, 7.5)), "by size, where it has none"
+
+
+def test_a_share_of_sets_with_weights_is_a_share_of_each() -> None:
+    row = Concat([SCENES, Subset(SCENES, 0.5)], [1, 1])
+    half = Subset(row, 0.5, 0.75)
+    assert [half.place(i) for i in range(len(half))] == [6, 7, 0, 1, 11, 8]
+    assert half.parts == ((4, 1), (2, 1))
+
+
+@pytest.mark.parametrize(
+    ("datasets", "weights", "complaint"),
+    [
+        ([SCENES, SCENES], [1], r"weights \[1\]: expected one for each of the 2 datasets"),
+        ([SCENES], {"a": 1}, "weights {'a': 1}: expected one for each of the 1 datasets"),
+        ({"a": SCENES, "b": SCENES}, {"a": 1}, "weights {'a': 1}: expected one for each of the datasets a, b, by name"),
+        ({"a": SCENES}, [1], r"weights \[1\]: expected one for each of the datasets a, by name"),
+        ([SCENES], [0], r"weights \[0\]: expected numbers above 0"),
+        ([SCENES], ["1"], r"weights \['1'\]: expected numbers above 0"),
+        ([SCENES], [float("inf")], r"weights \[inf\]: expected numbers above 0"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(datasets: object, weights: object, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        Concat(datasets, weights)
 
 
 @pytest.mark.parametrize("share", [0, -1, 1.5, "half", True])

@@ -13,11 +13,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcnseg.data import CamVid, CityScenes
-from fcnseg.data.bgc import BalancedBatchSampler, SampleRef
+from fcnseg.data import CamVid, CityScenes, Concat
+from fcnseg.data.bgc import BalancedBatchSampler
 from fcnseg.data.datamodule import SegmentationData
 from fcnseg.data.dataset import Sample, SegmentationDataset
 from fcnseg.data.storage.packing import Packed, pack
+from fcnseg.data.streams import SampleRef
 from fcnseg.data.transforms import street_pipeline
 
 SIZE = (32, 48)
@@ -172,6 +173,19 @@ def test_one_process_with_ten_two_with_five_and_five_with_two_see_the_same(worke
         for step, (ten, fives, twos) in enumerate(zip(alone, two, five, strict=True)):
             assert [len(batch["image"]) for batch in (*ten, *fives, *twos)] == [10] + [5] * 2 + [2] * 5
             assert shown(ten) == shown(fives) == shown(twos), (done, step)
+
+
+def test_sets_with_weights_are_seen_alike_by_any_number_of_processes() -> None:
+    """A real domain of two sets, the small one half of it: the pixels that each number of processes sees in a step."""
+    small = CityScenes(3, seed=9, look="photo", size=SIZE)
+    train = scenes() | {"real": Concat({"city": scenes()["real"], "small": small}, {"city": 1, "small": 1})}
+    data = bgc(train)
+    for done in (0, 3):
+        alone, two, five = (
+            list(zip(*(of_rank(data, world, rank, done) for rank in range(world)), strict=True)) for world in (1, 2, 5)
+        )
+        for ten, fives, twos in zip(alone, two, five, strict=True):
+            assert shown(ten) == shown(fives) == shown(twos)
 
 
 def test_a_later_start_leaves_out_what_is_done() -> None:

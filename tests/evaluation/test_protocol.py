@@ -16,10 +16,18 @@ SIXTEEN = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
 THIRTEEN = (0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
 
 
+def shipped(name: str) -> Protocol:
+    path = config_folder() / "protocol" / f"{name}.yaml"
+    return instantiate(yaml.safe_load(path.read_text()), _convert_="all")
+
+
 @pytest.fixture
 def published() -> Protocol:
-    path = config_folder() / "protocol" / "synthia_to_cityscapes.yaml"
-    return instantiate(yaml.safe_load(path.read_text()), _convert_="all")
+    return shipped("synthia_to_cityscapes")
+
+
+def test_from_gta5_to_cityscapes_all_19_classes_are_reported() -> None:
+    assert shipped("gta5_to_cityscapes").reported(CITYSCAPES19) == {"mIoU": tuple(range(19))}
 
 
 def test_the_columns_of_synthia_to_cityscapes_are_the_published_ones(published: Protocol) -> None:

@@ -115,6 +115,16 @@ def test_numbers_of_30_classes_fit_into_their_cells(monkeypatch: pytest.MonkeyPa
     assert max(widths) < 0.9 * (right - left)
 
 
+def test_the_matrix_of_60_classes_is_a_picture_without_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    space = LabelSpace("many", tuple(f"class {i}" for i in range(60)), tuple((i, 0, 0) for i in range(60)))
+    axes, picture = drawn(monkeypatch, np.diag(range(1, 61)), space, tmp_path / "confusion.png")
+    assert not axes.texts
+    assert max(picture.shape) < 2000
+    label = axes.get_yticklabels()[0].get_window_extent().height
+    (_, top), (_, bottom) = axes.transData.transform([(0, 0), (0, 1)])
+    assert label < 1.2 * (top - bottom), "names do not run into each other"
+
+
 def test_confusion_refuses_another_number_of_classes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="3 rows for 4 classes"):
         save_confusion(np.eye(3), SPACE, tmp_path / "confusion.png")

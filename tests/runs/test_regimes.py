@@ -208,9 +208,10 @@ def test_the_domains_of_a_pack(tmp_path):
 
 @pytest.mark.parametrize("name", [p.stem for p in sorted((config_folder() / "data").glob("*.yaml"))])
 def test_data_configs_name_the_real_domain_first(name):
-    """The real domain is the one that is validated."""
+    """The real domain is the one that is validated, or has its set first."""
     data = expanded(f"data={name}").data
     first = next(iter(data.train.values()))
+    first = next(iter(first.datasets.values())) if "datasets" in first else first
     of_first, of_val = (node.get("dataset", node) for node in (first, data.val))
     if name not in ("voc_sbd",):  # SBD labels images of VOC
         assert of_first._target_ == of_val._target_

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fcnseg.data.files.images import Colour, known_pixels, read_image, read_label
+from fcnseg.data.files.images import Colour, image_size, known_pixels, read_image, read_label
 from fcnseg.data.files.naming import check_patterns
 from fcnseg.data.files.pairing import common_names, paired
 from fcnseg.data.files.path_list import PathList
@@ -26,7 +26,8 @@ class Pairs:
     overriding `read_values`.
 
     Args:
-        images, labels: as many files of each, in the same order.
+        images, labels: as many files of each, in the same order; labels None: the images have none, and every pixel of
+            their masks is ignored.
         label_space: what the values, or the colours, in the label files mean.
         names: how samples are called; by default the images' names without their endings.
         channels: of the images; 3 is RGB where files have 8 bits, see `read_image`.
@@ -36,7 +37,8 @@ class Pairs:
         ignored_colours: further colours that are legal in label files and become the ignore index.
 
     Attributes:
-        images, labels: the files.
+        images, labels: the files; no labels where the images have none.
+        labelled: whether they have.
 
     Raises:
         InputError: for a setting that cannot be, such as two classes of one colour.
@@ -45,7 +47,7 @@ class Pairs:
     def __init__(
         self,
         images: Iterable[Path],
-        labels: Iterable[Path],
+        labels: Iterable[Path] | None,
         label_space: LabelSpace,
         names: Iterable[str] | PathList | None = None,
         *,
@@ -60,7 +62,8 @@ class Pairs:
         if labels_as not in ("index", "colour"):
             raise InputError(f"labels_as={labels_as!r}: expected index or colour")
         check_scaling(scaling)
-        self.images, self.labels, self.label_space = PathList.of(images), PathList.of(labels), label_space
+        self.images, self.labels, self.label_space = PathList.of(images), PathList.of(labels or ()), label_space
+        self.labelled = labels is not None
         self.channels, self.scaling, self.label_channel = channels, scaling, label_channel
         self.colours = _colour_ids(label_space, ignored_colours) if labels_as == "colour" else None
         self._names = PathList.of(names) if names is not None else None
@@ -78,7 +81,10 @@ class Pairs:
             InputError: naming the file, when it is unreadable, its label has another size, or a value
                 outside the label space.
         """
-        image, path = scale_values(read_image(self.images[index], self.channels), self.scaling), self.labels[index]
+        image = scale_values(read_image(self.images[index], self.channels), self.scaling)
+        if not self.labelled:
+            return image, _ignored(image), self.name(index)
+        path = self.labels[index]
         values = self.read_values(path)
         mask = self._decoded(path, values, labelled(path, values, image))
         if image.shape[:2] != mask.shape:
@@ -89,11 +95,13 @@ class Pairs:
         return image, mask, self.name(index)
 
     def sample_files(self, index: int) -> tuple[Path, ...]:
-        """The image file and the label file of a sample."""
-        return self.images[index], self.labels[index]
+        """The image file of a sample, and its label file where it has one."""
+        return (self.images[index], self.labels[index]) if self.labelled else (self.images[index],)
 
     def mask(self, index: int) -> np.ndarray:
         """The (H, W) uint8 mask alone, without reading the image where that cannot lack data."""
+        if not self.labelled:
+            return np.full(image_size(self.images[index]), IGNORE_INDEX, np.uint8)
         if self._may_lack_data(index):
             return self[index][1]
         values = self.read_values(self.labels[index])
@@ -106,11 +114,12 @@ class Pairs:
             InputError: as for a sample, or when a file cannot be read by windows.
         """
         image = scale_values(image_window(self.images[index], self.channels, window), self.scaling)
-        return image, self._window_mask(index, window, without_data(image))
+        mask = self._window_mask(index, window, without_data(image)) if self.labelled else _ignored(image)
+        return image, mask
 
     def window_mask(self, index: int, window: Window) -> np.ndarray:
         """The (h, w) uint8 mask of a window alone, without reading the image where that cannot lack data."""
-        if self._may_lack_data(index):
+        if not self.labelled or self._may_lack_data(index):
             return self.window(index, window)[1]
         return self._window_mask(index, window, None)
 
@@ -205,6 +214,11 @@ def labelled(label: Path, values: np.ndarray, image: np.ndarray | None = None) -
     known = np.ones(values.shape, bool) if declared is None else declared
     absent = without_data(image) if image is not None and image.shape[:2] == values.shape else None
     return known if absent is None else known & ~absent
+
+
+def _ignored(image: np.ndarray) -> np.ndarray:
+    """The (H, W) uint8 mask of an image without a label."""
+    return np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
 
 
 def _rows(path: Path) -> list[tuple[Path, Path]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fcnseg.data.dataset import Sample, files_of, pass_on
+from fcnseg.data.dataset import Sample, files_of, is_labelled, pass_on
 from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.files.rasters import Window
 from fcnseg.data.files.windows import raster_size
@@ -79,13 +79,15 @@ class Windows:
             raise InputError(f"overlap={overlap}: expected pixels from 0 to below the window's {min(size)}")
         if not 0 <= by_class <= 1:
             raise InputError(f"by_class={by_class}: expected a share from 0 to 1")
+        if by_class and not is_labelled(dataset):
+            raise InputError(f"by_class={by_class}: the images have no labels to draw by; expected 0")
         if not 0 <= below < above <= 1:
             raise InputError(f"above={above}, below={below}: expected shares of the height, below under above")
         self.dataset, self.label_space = dataset, dataset.label_space
         pass_on(dataset, self)
         self.size, self.overlap, self.by_class = (size[0], size[1]), overlap, by_class
-        self.parts = [self._part(index, above, below) for index in range(len(dataset))]
-        self.tiles = [tile for index, part in enumerate(self.parts) for tile in self._tiles(index, *part)]
+        self.regions = [self._part(index, above, below) for index in range(len(dataset))]
+        self.tiles = [tile for index, part in enumerate(self.regions) for tile in self._tiles(index, *part)]
         self.class_pixels: np.ndarray | None = self._count() if by_class else None
 
     def __len__(self) -> int:
@@ -125,7 +127,7 @@ class Windows:
             top, left = (
                 _within(start + int(rng.integers(-reach, reach + 1)), interval, side)
                 for start, interval, side, reach in zip(
-                    (tile.rows[0], tile.columns[0]), self.parts[number], self.size, self._reach, strict=True
+                    (tile.rows[0], tile.columns[0]), self.regions[number], self.size, self._reach, strict=True
                 )
             )
         return *self._read(number, top, left), self._name(number, top, left)
@@ -137,8 +139,8 @@ class Windows:
 
     def _part(self, index: int, above: float, below: float) -> tuple[Interval, Interval]:
         """The rows and columns of an image that count."""
-        image, label = (raster_size(files[index]) for files in (self.dataset.images, self.dataset.labels))
-        if image != label:
+        image = raster_size(self.dataset.images[index])
+        if is_labelled(self.dataset) and image != (label := raster_size(self.dataset.labels[index])):
             raise InputError(
                 f"{self.dataset.labels[index]}: label is {label[1]}x{label[0]}, its image {image[1]}x{image[0]}; "
                 "expected the same size"
@@ -163,7 +165,7 @@ class Windows:
         )
 
     def _window(self, number: int, top: int, left: int) -> Window:
-        (_, bottom), (_, right) = self.parts[number]
+        (_, bottom), (_, right) = self.regions[number]
         return (top, min(top + self.size[0], bottom)), (left, min(left + self.size[1], right))
 
     def _name(self, number: int, top: int, left: int) -> str:
@@ -189,7 +191,7 @@ class Windows:
         pixels = tile.rows[0] + int(rows[pixel]), tile.columns[0] + int(columns[pixel])
         top, left = (
             _within(at - int(rng.integers(side)), interval, side)
-            for at, interval, side in zip(pixels, self.parts[tile.image], self.size, strict=True)
+            for at, interval, side in zip(pixels, self.regions[tile.image], self.size, strict=True)
         )
         return tile.image, top, left
 

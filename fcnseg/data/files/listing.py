@@ -92,25 +92,31 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def find_files(folder: Path, pattern: str) -> PathList:
-    """Image files in the subfolders of a folder by a shell pattern for their names, sorted.
+    """Image files below a folder by shell pattern, such as "*/*_left.png", sorted, without hidden ones.
 
     Raises:
         InputError: when there are none.
     """
-    with os.scandir(folder) as entries:
-        inside = sorted(entry.path for entry in entries if not is_hidden(entry.name) and _is_folder(entry))
-    found = PathList.of_runs(
-        (home, [name for name in names if fnmatchcase(name, pattern)])
-        for subfolder in inside
-        for home, names in image_runs(Path(subfolder))
-    )
+    *folders, name = pattern.split("/")
+    found = PathList.of_runs(_fitting(os.path.join(folder, ""), folders, name))
     if not len(found):
-        raise InputError(f"{folder}: no files named */{pattern}")
+        raise InputError(f"{folder}: no files named {pattern}")
     return found
 
 
+def _fitting(folder: str, folders: list[str], name: str) -> Iterator[tuple[str, list[str]]]:
+    with os.scandir(folder) as entries:
+        if not folders:
+            yield folder, sorted(entry.name for entry in entries if fnmatchcase(entry.name, name) and is_image(entry))
+            return
+        fitting = [entry for entry in entries if fnmatchcase(entry.name, folders[0]) and not is_hidden(entry.name)]
+        inside = sorted(entry.name for entry in fitting if _is_folder(entry))
+    for each in inside:
+        yield from _fitting(os.path.join(folder, each, ""), folders[1:], name)
+
+
 def labels_of(images: Iterable[Path], folder_of: Callable[[Path], Path], name_of: Callable[[str], str]) -> PathList:
-    """The label file of every image; each folder is listed once, which is fast on network drives as well.
+    """The label file of every image, which `require_labels` looks for.
 
     Args:
         images: the files.
@@ -120,17 +126,24 @@ def labels_of(images: Iterable[Path], folder_of: Callable[[Path], Path], name_of
     Raises:
         InputError: naming the first label file that is missing, and how many are.
     """
-    missing: list[str] = []
-    present = lru_cache(maxsize=4)(_names_in)  # files come folder by folder
 
     def runs() -> Iterator[tuple[str, list[str]]]:
         for folder, names in PathList.of(images).runs():
-            home = os.path.join(folder_of(Path(folder)), "")
-            labels = [name_of(stem(name)) for name in names]
-            missing.extend(f"{home}{label}" for label in labels if label not in present(home))
-            yield home, labels
+            yield os.path.join(folder_of(Path(folder)), ""), [name_of(stem(name)) for name in names]
 
-    labels = PathList.of_runs(runs())
+    return require_labels(PathList.of_runs(runs()))
+
+
+def require_labels(labels: PathList) -> PathList:
+    """Return label files if all of them are there; each folder is listed once.
+
+    Raises:
+        InputError: naming the first that is missing, and how many are.
+    """
+    present = lru_cache(maxsize=4)(_names_in)  # files come folder by folder
+    missing = [
+        f"{folder}{name}" for folder, names in labels.runs() for name in names if name not in present(folder or ".")
+    ]
     if missing:
         more = f" ({len(missing)} of {len(labels)} labels are missing)" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}: no such label file{more}")

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from fcnseg.cores import available_cores
-from fcnseg.data.dataset import Remapped, SegmentationDataset, Subset, Wrapper
+from fcnseg.data.dataset import Remapped, SegmentationDataset, Subset, Wrapper, is_labelled
 from fcnseg.data.datasets.pairs import labelled
 from fcnseg.data.files.checksum import sha256
 from fcnseg.data.files.images import read_image
@@ -74,9 +74,13 @@ class InspectedSplit:
 
     @property
     def files(self) -> Any:
-        """The dataset that reads the files, below all wrappers; None where samples have no files."""
+        """The dataset that reads the files, below all wrappers; None where samples have no files, or no labels."""
         inner = _inner(self.dataset)
-        return inner if all(hasattr(inner, name) for name in ("images", "labels", "read_values")) else None
+        return (
+            inner
+            if is_labelled(inner) and all(hasattr(inner, name) for name in ("images", "labels", "read_values"))
+            else None
+        )
 
     def place(self, index: int) -> int:
         """Where a sample stands in `files`."""
@@ -356,7 +360,7 @@ def _examine_sample(split: InspectedSplit, index: int) -> Facts:
         return Facts(split.name, index, name, name, name, (problem,), pixels=np.zeros(number, np.int64))
     problems: list[Problem] = []
     counts = np.bincount(mask.ravel(), minlength=256)
-    if not counts[:number].any():
+    if not counts[:number].any() and is_labelled(split.dataset):
         problems.append(Problem("empty label", name, f"all of its {mask.size} pixels are ignored"))
     constant = bool((image == image[0, 0]).all())
     if constant:

@@ -127,7 +127,7 @@ class Packed:
         self.label_space = LabelSpace(**manifest["label_space"])
         self.source = str(manifest["source"])
         self.scaling: str | None = manifest["scaling"]
-        for name, value in manifest.get("normalisation", {}).items():
+        for name, value in (manifest.get("normalisation", {}) | manifest.get("drawing", {})).items():
             setattr(self, name, value)
         self.length = int(manifest["samples"])
         check_files(self.folder, manifest["files"])
@@ -361,6 +361,7 @@ def write(
         "label_space": dataset.label_space.to_dict(),
         "scaling": getattr(dataset, "scaling", None),
         "normalisation": {name: getattr(dataset, name) for name in ("mean", "std", "clip") if hasattr(dataset, name)},
+        "drawing": {name: getattr(dataset, name) for name in ("labelled", "parts") if hasattr(dataset, name)},
         "source": f"{zlib.crc32(checksums.tobytes()):08x}",
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
     }

@@ -45,8 +45,8 @@ def test_links_to_files_count_and_links_to_folders_are_not_followed(tmp_path: Pa
 
 def test_files_of_subfolders_are_found_by_a_pattern(tmp_path: Path) -> None:
     touch(tmp_path, "b/1_left.png", "b/1_right.png", "a/2_left.png", "3_left.png", ".c/4_left.png")
-    assert [p.name for p in find_files(tmp_path, "*_left.png")] == ["2_left.png", "1_left.png"]
-    assert complaint(lambda: find_files(tmp_path, "*_up.png")) == f"{tmp_path}: no files named */*_up.png"
+    assert [p.name for p in find_files(tmp_path, "*/*_left.png")] == ["2_left.png", "1_left.png"]
+    assert complaint(lambda: find_files(tmp_path, "*/*_up.png")) == f"{tmp_path}: no files named */*_up.png"
 
 
 def test_labels_that_are_missing_are_counted(tmp_path: Path) -> None:
