@@ -16,8 +16,9 @@ from PIL import Image
 
 from fcnseg.data import CamVid, CityScenes
 from fcnseg.data.resizing import resize_image, resize_mask
-from fcnseg.data.storage import packing as module
-from fcnseg.data.storage.packing import Packed, Packing, packed_nodes, read_manifest
+from fcnseg.data.storage import portions as module
+from fcnseg.data.storage.encoding import Packing
+from fcnseg.data.storage.packed import Packed, packed_nodes, read_manifest
 from fcnseg.data.storage.packing import pack as write_pack
 from fcnseg.errors import InputError
 from fcnseg.labels import STREET11
@@ -200,7 +201,7 @@ def test_a_changed_byte_of_a_shard_never_gives_another_sample(
 
 def test_an_index_that_is_damaged_is_named(packed: Path) -> None:
     change(packed / "val/index.json", 20)
-    assert complaint(lambda: Packed(packed / "val")[0]).startswith(f"{packed / 'val'}: sample 0 is damaged (")
+    assert complaint(lambda: Packed(packed / "val")).startswith(f"{packed / 'val/index.json'}: damaged (")
 
 
 @pytest.mark.parametrize(
@@ -278,15 +279,15 @@ def test_what_a_disk_does_not_keep_is_noticed(camvid: Path, tmp_path: Path, monk
 
 
 class Slow(CityScenes):
-    """Tells when it is half-way, and waits there."""
+    """Tells when its last but one sample is read, and waits there."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(*SCENES)
         self.folder = folder
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
-        if index == 18:
-            (self.folder / "half-way").touch()
+        if index == 19:
+            (self.folder / "nearly").touch()
             time.sleep(60)
         return super().__getitem__(index)
 
@@ -296,41 +297,94 @@ class Slow(CityScenes):
     __qualname__ = "CityScenes"
 
 
-def test_a_killed_pack_goes_on_with_the_dataset_it_had_begun(tmp_path: Path, small_shards: None) -> None:
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_any_number_of_processes_writes_the_same_bytes(camvid: Path, tmp_path: Path, small_shards: None) -> None:
+    for workers in (1, 2, 3):
+        told: list[str] = []
+        train = {"scenes": CityScenes(*SCENES)}
+        write_pack(train, CamVid(camvid, "val"), tmp_path / str(workers), progress=told.append, workers=workers)
+        assert told == ["train/scenes"] * 40 + ["val"] * 8
+    assert len(list((tmp_path / "1/train/scenes").glob("chunk-*"))) == 7
+    assert content(tmp_path / "1") == content(tmp_path / "2") == content(tmp_path / "3")
+
+
+def test_a_mistake_in_any_process_is_told(tmp_path: Path, camvid: Path, small_shards: None) -> None:
+    file = sorted((camvid / "train").iterdir())[7]
+    file.write_bytes(b"no image")
+    assert str(file) in complaint(lambda: write_pack({"c": CamVid(camvid)}, CamVid(camvid, "val"), tmp_path / "p"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_pack_goes_on_after_the_shards_that_are_whole(
+    tmp_path: Path, small_shards: None, workers: int
+) -> None:
     folder = tmp_path / "packed"
     val = CityScenes(*SCENES)
     train = {"first": CityScenes(6, 1, "real", (48, 64)), "second": val}
-    process = FORK.Process(target=lambda: write_pack(train | {"second": Slow(tmp_path)}, val, folder))
+    slow = {"workers": workers, "train": train | {"second": Slow(tmp_path)}, "val": val, "folder": folder}
+    process = FORK.Process(target=lambda: write_pack(**slow))
     process.start()
-    while not (tmp_path / "half-way").exists():
+    second = folder / "train/second"
+    while not (tmp_path / "nearly").exists() or len(list(second.glob("portion-*"))) < 6:
         time.sleep(0.01)
     busy = complaint(lambda: write_pack(train, val, folder))
     assert busy == f"{folder}: another process is packing to it"
-    time.sleep(0.1)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
 
-    assert list((folder / "train/second").glob("chunk-*")), "killed before it had written anything"
     assert complaint(lambda: packed_nodes(folder)) == (
         f"{folder}: was interrupted while it was packed; run the same command again"
     )
     for part in ("train/second", "val"):
         assert complaint(lambda part=part: Packed(folder / part)).startswith(f"{folder / part}: no dataset.json")
-    finished = (folder / "train/first/chunk-0-0.bin").stat().st_mtime_ns
     message = complaint(lambda: write_pack(train, val, folder, Packing(size=(24, 32))))
     assert message == f"{folder}: holds other data or settings; remove it, or choose another output"
+    whole = {path: path.stat() for path in folder.rglob("chunk-*.bin")}
+    assert sorted(path.name for path in whole if path.parent == second) == [f"chunk-{i}-0.bin" for i in range(6)]
+    spoilt = second / "chunk-4-0.bin"
+    spoilt.write_bytes(spoilt.read_bytes()[:-1])
 
-    write_pack(train, val, folder)
-    assert (folder / "train/first/chunk-0-0.bin").stat().st_mtime_ns == finished
+    told: list[str] = []
+    write_pack(train, val, folder, progress=told.append, workers=workers)
+    assert told == ["train/second"] * 40 + ["val"] * 40
+    for path, state in whole.items():
+        again = path == spoilt
+        assert ((path.stat().st_ino, path.stat().st_mtime_ns) != (state.st_ino, state.st_mtime_ns)) == again, path
     assert read_manifest(folder)["train"] == ["first", "second"]
-    ours = Packed(folder / "train/second")
+    ours = Packed(second)
     for index in range(len(val)):
         assert np.array_equal(ours[index][0], val[index][0])
+    write_pack(train, val, tmp_path / "at once")
+    assert content(folder) == content(tmp_path / "at once")
     assert sorted(path.name for path in folder.iterdir()) == ["dataset.json", "train", "val"]
     assert set(json.loads((folder / "val/dataset.json").read_text())["files"]) == {
         path.name for path in (folder / "val").iterdir() if path.name != "dataset.json"
     }
+
+
+def test_a_killed_process_is_told(tmp_path: Path, small_shards: None) -> None:
+    class Deadly(CityScenes):
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
+            if index == 13:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__getitem__(index)
+
+    assert complaint(lambda: write_pack({}, Deadly(*SCENES), tmp_path / "packed", workers=2)) == (
+        "a process that packs was killed, perhaps for memory; try workers=1"
+    )
+
+
+def test_a_name_that_a_file_has_stays_a_name(tmp_path: Path, camvid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    val = CamVid(camvid, "val")
+    for index in range(4):
+        Path(val[index][2]).write_text("not this")
+    write_pack({}, val, "packed")
+    assert [Packed("packed/val")[index][2] for index in range(4)] == [val[index][2] for index in range(4)]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits a file's size through POSIX resource limits")
