@@ -175,7 +175,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     try:
         manifest = json.loads(read_file(folder, MANIFEST))
         version = manifest["version"]
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder}: {_without_manifest(folder, error)}") from None
     except InputError:
         raise
@@ -186,7 +186,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def _without_manifest(folder: str | Path, error: FileNotFoundError) -> str:
+def _without_manifest(folder: str | Path, error: OSError) -> str:
     """Why a folder has no manifest, and what was expected."""
     if not is_remote(folder) and Path(folder, STARTED).exists():
         return "was interrupted while it was packed; run the same command again"

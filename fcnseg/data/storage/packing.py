@@ -67,9 +67,12 @@ def pack(
         if _begun(folder, plan):
             return
         for part, dataset in datasets.items():
-            if not (folder / part / MANIFEST).is_file():
+            step = partial(progress, part)
+            if (folder / part / MANIFEST).is_file():
+                _tell(step, len(dataset))
+            else:
                 with naming_output(folder / part):
-                    write(dataset, folder / part, packing, workers, partial(progress, part))
+                    write(dataset, folder / part, packing, workers, step)
             for note in (folder / part).glob("portion-*.json"):
                 note.unlink()
         os.replace(folder / STARTED, folder / MANIFEST)
@@ -124,8 +127,7 @@ def write(
         shutil.rmtree(part) if part.is_dir() else part.unlink()
     job = Job(dataset, folder, packing, tuple(portions(dataset, packing)))
     left = [number for number in range(len(job.portions)) if job.note(number) is None]
-    for _ in range(2 * (len(dataset) - sum(len(job.portions[number]) for number in left))):
-        step()
+    _tell(step, len(dataset) - sum(len(job.portions[number]) for number in left))
     run(job, left, min(workers or available_cores(), len(left)), step)
     notes = [json.loads(job.note_of(number).read_text()) for number in range(len(job.portions))]
     index = {"chunks": [chunk for note in notes for chunk in note["chunks"]], "config": notes[0]["config"]}
@@ -144,3 +146,9 @@ def write(
     }
     with replacing(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=2))
+
+
+def _tell(step: Callable[[], None], samples: int) -> None:
+    """Tell of samples that had been written and verified before."""
+    for _ in range(2 * samples):
+        step()

@@ -7,6 +7,7 @@ import pickle
 import re
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,18 @@ def test_a_process_started_anew_opens_the_shards_itself(packed: Path) -> None:
     assert np.array_equal(pickle.loads(pickled)[1][0], image)
 
 
+def test_several_threads_get_what_they_ask_for(tmp_path: Path, small_shards: None) -> None:
+    """`data.cache=ram` decodes with several, and litdata's reader is in one shard at a time."""
+    source = CityScenes(*SCENES)
+    names = [source[index][2] for index in range(20)]
+    write_pack({}, source, tmp_path / "packed")
+    for attempt in range(5):
+        order = np.random.default_rng(attempt).integers(0, 20, 400).tolist()
+        with ThreadPoolExecutor(4) as pool:
+            read = pool.map(Packed(tmp_path / "packed/val").__getitem__, order)
+            assert [name for _, _, name in read] == [names[index] for index in order]
+
+
 def test_a_config_gets_the_datasets_of_a_pack(packed: Path) -> None:
     node = {"_target_": "fcnseg.data.Packed"}
     assert packed_nodes(packed) == {
@@ -151,6 +164,8 @@ def test_a_folder_that_is_no_pack_is_refused(packed: Path, tmp_path: Path) -> No
     assert complaint(lambda: Packed(tmp_path)) == (
         f"{tmp_path}: no dataset.json; expected a folder written by fcnseg data pack"
     )
+    (tmp_path / "file").touch()
+    assert complaint(lambda: packed_nodes(tmp_path / "file")).startswith(f"{tmp_path / 'file'}: no dataset.json")
     manifest = packed / "val/dataset.json"
     manifest.write_text(manifest.read_text()[:100])
     assert complaint(lambda: Packed(packed / "val")).startswith(f"{manifest}: damaged (")
@@ -311,6 +326,26 @@ def test_any_number_of_processes_writes_the_same_bytes(camvid: Path, tmp_path: P
     assert content(tmp_path / "1") == content(tmp_path / "2") == content(tmp_path / "3")
 
 
+def test_large_samples_among_small_ones_get_more_shards(tmp_path: Path, small_shards: None) -> None:
+    class Source:
+        label_space = STREET11
+
+        def __len__(self) -> int:
+            return 20
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
+            side = 10 if index < 16 else 80
+            return np.full((side, side, 3), index, np.uint8), np.full((side, side), index % 11, np.uint8), f"{index}"
+
+    write_pack({}, Source(), tmp_path / "packed")
+    names = [path.name for path in sorted((tmp_path / "packed/val").glob("chunk-*"))]
+    assert names == ["chunk-0-0.bin", "chunk-1-0.bin", "chunk-2-0.bin", "chunk-2-1.bin"]
+    ours = Packed(tmp_path / "packed/val")
+    assert [(ours[index][0].shape[0], ours[index][0][0, 0, 0], ours[index][2]) for index in range(20)] == [
+        (10 if index < 16 else 80, index, f"{index}") for index in range(20)
+    ]
+
+
 def test_a_mistake_in_any_process_is_told(tmp_path: Path, camvid: Path, small_shards: None) -> None:
     file = sorted((camvid / "train").iterdir())[7]
     file.write_bytes(b"no image")
@@ -350,7 +385,7 @@ def test_a_killed_pack_goes_on_after_the_shards_that_are_whole(
 
     told: list[str] = []
     write_pack(train, val, folder, progress=told.append, workers=workers)
-    assert told == ["train/second"] * 40 + ["val"] * 40
+    assert told == ["train/first"] * 12 + ["train/second"] * 40 + ["val"] * 40
     for path, state in whole.items():
         again = path == spoilt
         assert ((path.stat().st_ino, path.stat().st_mtime_ns) != (state.st_ino, state.st_mtime_ns)) == again, path
