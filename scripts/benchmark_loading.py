@@ -29,7 +29,8 @@ from torchvision.transforms import v2
 
 from fcnseg.data import CamVid, SegmentationData, SynthiaRandCityscapes
 from fcnseg.data.datasets.pairs import Pairs
-from fcnseg.data.storage.packing import Packed, pack
+from fcnseg.data.storage.packed import Packed
+from fcnseg.data.storage.packing import pack
 from fcnseg.data.transforms import street_pipeline
 
 BATCH = 10

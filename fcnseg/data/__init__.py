@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fcnseg.data.datasets.voc import Sbd, Voc
     from fcnseg.data.datasets.volumes import Slices
     from fcnseg.data.datasets.windows import Windows
-    from fcnseg.data.storage.packing import Packed
+    from fcnseg.data.storage.packed import Packed
     from fcnseg.label_spaces import LABEL_SPACES
     from fcnseg.labels import IGNORE_INDEX, STREET11, LabelSpace
 
@@ -36,7 +36,7 @@ _HOMES = {
     "Kitti": "fcnseg.data.datasets.kitti",
     "LabelSpace": "fcnseg.labels",
     "LaidOut": "fcnseg.data.datasets.laid_out",
-    "Packed": "fcnseg.data.storage.packing",
+    "Packed": "fcnseg.data.storage.packed",
     "PairedFiles": "fcnseg.data.datasets.pairs",
     "PairedFolder": "fcnseg.data.datasets.pairs",
     "Remapped": "fcnseg.data.dataset",

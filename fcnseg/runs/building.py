@@ -12,7 +12,8 @@ from torch import nn
 
 from fcnseg.data import SegmentationData
 from fcnseg.data.dataset import is_labelled
-from fcnseg.data.storage.packing import packed_nodes
+from fcnseg.data.storage.cache import LIMIT
+from fcnseg.data.storage.packed import packed_nodes
 from fcnseg.errors import InputError
 from fcnseg.inference.device import fast_precision
 from fcnseg.models import FCN
@@ -45,7 +46,7 @@ def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
     arguments = OmegaConf.masked_copy(config.data, [key for key in config.data if key not in KEYS])
     with open_dict(arguments):
         if packed is not None:
-            arguments.update(packed_nodes(packed))
+            arguments.update(packed_nodes(packed, arguments.get("cache_folder"), arguments.get("cache_limit", LIMIT)))
         if not train:
             arguments.update(train={}, ratio=None, augment=None)
         else:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fcnseg.data import SegmentationData
 from fcnseg.data.datasets.described import Described
-from fcnseg.data.storage.packing import Packed
+from fcnseg.data.storage.packed import Packed
 from fcnseg.data.storage.packing import pack as write_pack
 from fcnseg.models import create_model
 from fcnseg.models.spec import ModelSpec

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from fcnseg.commands import configuration
 from fcnseg.commands.data_pack import run
 from fcnseg.data import CamVid
-from fcnseg.data.storage.packing import Packed, packed_nodes
+from fcnseg.data.storage.packed import Packed, packed_nodes
 from fcnseg.errors import InputError
 
 

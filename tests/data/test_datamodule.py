@@ -17,7 +17,9 @@ from torch import Tensor
 
 from fcnseg.data import CamVid, Concat
 from fcnseg.data.datamodule import SegmentationData
-from fcnseg.data.storage.packing import Packed, Packing, pack
+from fcnseg.data.storage.encoding import Packing
+from fcnseg.data.storage.packed import Packed
+from fcnseg.data.storage.packing import pack
 from fcnseg.data.transforms import street_pipeline
 from fcnseg.errors import InputError
 from fcnseg.labels import STREET11, LabelSpace
@@ -323,7 +325,7 @@ def test_class_pixels_decode_no_image_of_a_pack(camvid: Path, tmp_path: Path, mo
     pack({"camvid": CamVid(camvid)}, CamVid(camvid, "val"), tmp_path / "packed", Packing(jpeg_quality=90))
     packed = {"camvid": Packed(tmp_path / "packed/train/camvid")}, Packed(tmp_path / "packed/val")
     files = {"camvid": CamVid(camvid)}, CamVid(camvid, "val")
-    monkeypatch.setattr("fcnseg.data.storage.packing.decode_image", None)
+    monkeypatch.setattr("fcnseg.data.storage.packed.decode_image", None)
     expected = SegmentationData(*files, size=SIZE, batch_size=2).class_pixels()
     assert np.array_equal(SegmentationData(*packed, size=SIZE, batch_size=2).class_pixels(), expected)
     with pytest.raises(InputError, match="not callable"):

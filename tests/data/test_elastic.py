@@ -17,7 +17,8 @@ from fcnseg.data import CamVid, CityScenes, Concat
 from fcnseg.data.bgc import BalancedBatchSampler
 from fcnseg.data.datamodule import SegmentationData
 from fcnseg.data.dataset import Sample, SegmentationDataset
-from fcnseg.data.storage.packing import Packed, pack
+from fcnseg.data.storage.packed import Packed
+from fcnseg.data.storage.packing import pack
 from fcnseg.data.streams import SampleRef
 from fcnseg.data.transforms import street_pipeline
 

@@ -17,7 +17,8 @@ from fcnseg import cores
 from fcnseg.data import CamVid, CityScenes, SegmentationData
 from fcnseg.data.batches import TrainingSamples, default_workers
 from fcnseg.data.storage.cache import DiskCached, Preloaded
-from fcnseg.data.storage.packing import Packed, pack
+from fcnseg.data.storage.packed import Packed
+from fcnseg.data.storage.packing import pack
 from fcnseg.data.transforms import street_pipeline
 from tests.data.test_datamodule import same
 

@@ -7,6 +7,7 @@ import pickle
 import re
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from PIL import Image
 
 from fcnseg.data import CamVid, CityScenes
 from fcnseg.data.resizing import resize_image, resize_mask
-from fcnseg.data.storage import packing as module
-from fcnseg.data.storage.packing import Packed, Packing, packed_nodes, read_manifest
+from fcnseg.data.storage import portions as module
+from fcnseg.data.storage.encoding import Packing
+from fcnseg.data.storage.packed import Packed, packed_nodes, read_manifest
 from fcnseg.data.storage.packing import pack as write_pack
 from fcnseg.errors import InputError
 from fcnseg.labels import STREET11
@@ -133,6 +135,18 @@ def test_a_process_started_anew_opens_the_shards_itself(packed: Path) -> None:
     assert np.array_equal(pickle.loads(pickled)[1][0], image)
 
 
+def test_several_threads_get_what_they_ask_for(tmp_path: Path, small_shards: None) -> None:
+    """`data.cache=ram` decodes with several, and litdata's reader is in one shard at a time."""
+    source = CityScenes(*SCENES)
+    names = [source[index][2] for index in range(20)]
+    write_pack({}, source, tmp_path / "packed")
+    for attempt in range(5):
+        order = np.random.default_rng(attempt).integers(0, 20, 400).tolist()
+        with ThreadPoolExecutor(4) as pool:
+            read = pool.map(Packed(tmp_path / "packed/val").__getitem__, order)
+            assert [name for _, _, name in read] == [names[index] for index in order]
+
+
 def test_a_config_gets_the_datasets_of_a_pack(packed: Path) -> None:
     node = {"_target_": "fcnseg.data.Packed"}
     assert packed_nodes(packed) == {
@@ -150,6 +164,8 @@ def test_a_folder_that_is_no_pack_is_refused(packed: Path, tmp_path: Path) -> No
     assert complaint(lambda: Packed(tmp_path)) == (
         f"{tmp_path}: no dataset.json; expected a folder written by fcnseg data pack"
     )
+    (tmp_path / "file").touch()
+    assert complaint(lambda: packed_nodes(tmp_path / "file")).startswith(f"{tmp_path / 'file'}: no dataset.json")
     manifest = packed / "val/dataset.json"
     manifest.write_text(manifest.read_text()[:100])
     assert complaint(lambda: Packed(packed / "val")).startswith(f"{manifest}: damaged (")
@@ -200,7 +216,7 @@ def test_a_changed_byte_of_a_shard_never_gives_another_sample(
 
 def test_an_index_that_is_damaged_is_named(packed: Path) -> None:
     change(packed / "val/index.json", 20)
-    assert complaint(lambda: Packed(packed / "val")[0]).startswith(f"{packed / 'val'}: sample 0 is damaged (")
+    assert complaint(lambda: Packed(packed / "val")).startswith(f"{packed / 'val/index.json'}: damaged (")
 
 
 @pytest.mark.parametrize(
@@ -278,15 +294,15 @@ def test_what_a_disk_does_not_keep_is_noticed(camvid: Path, tmp_path: Path, monk
 
 
 class Slow(CityScenes):
-    """Tells when it is half-way, and waits there."""
+    """Tells when its last but one sample is read, and waits there."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(*SCENES)
         self.folder = folder
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
-        if index == 18:
-            (self.folder / "half-way").touch()
+        if index == 19:
+            (self.folder / "nearly").touch()
             time.sleep(60)
         return super().__getitem__(index)
 
@@ -296,41 +312,114 @@ class Slow(CityScenes):
     __qualname__, __module__ = CityScenes.__qualname__, CityScenes.__module__
 
 
-def test_a_killed_pack_goes_on_with_the_dataset_it_had_begun(tmp_path: Path, small_shards: None) -> None:
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_any_number_of_processes_writes_the_same_bytes(camvid: Path, tmp_path: Path, small_shards: None) -> None:
+    for workers in (1, 2, 3):
+        told: list[str] = []
+        train = {"scenes": CityScenes(*SCENES)}
+        write_pack(train, CamVid(camvid, "val"), tmp_path / str(workers), progress=told.append, workers=workers)
+        assert told == ["train/scenes"] * 40 + ["val"] * 8
+    assert len(list((tmp_path / "1/train/scenes").glob("chunk-*"))) == 7
+    assert content(tmp_path / "1") == content(tmp_path / "2") == content(tmp_path / "3")
+
+
+def test_large_samples_among_small_ones_get_more_shards(tmp_path: Path, small_shards: None) -> None:
+    class Source:
+        label_space = STREET11
+
+        def __len__(self) -> int:
+            return 20
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
+            side = 10 if index < 16 else 80
+            return np.full((side, side, 3), index, np.uint8), np.full((side, side), index % 11, np.uint8), f"{index}"
+
+    write_pack({}, Source(), tmp_path / "packed")
+    names = [path.name for path in sorted((tmp_path / "packed/val").glob("chunk-*"))]
+    assert names == ["chunk-0-0.bin", "chunk-1-0.bin", "chunk-2-0.bin", "chunk-2-1.bin"]
+    ours = Packed(tmp_path / "packed/val")
+    assert [(ours[index][0].shape[0], ours[index][0][0, 0, 0], ours[index][2]) for index in range(20)] == [
+        (10 if index < 16 else 80, index, f"{index}") for index in range(20)
+    ]
+
+
+def test_a_mistake_in_any_process_is_told(tmp_path: Path, camvid: Path, small_shards: None) -> None:
+    file = sorted((camvid / "train").iterdir())[7]
+    file.write_bytes(b"no image")
+    assert str(file) in complaint(lambda: write_pack({"c": CamVid(camvid)}, CamVid(camvid, "val"), tmp_path / "p"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_pack_goes_on_after_the_shards_that_are_whole(
+    tmp_path: Path, small_shards: None, workers: int
+) -> None:
     folder = tmp_path / "packed"
     val = CityScenes(*SCENES)
     train = {"first": CityScenes(6, 1, "real", (48, 64)), "second": val}
-    process = FORK.Process(target=lambda: write_pack(train | {"second": Slow(tmp_path)}, val, folder))
+    slow = {"workers": workers, "train": train | {"second": Slow(tmp_path)}, "val": val, "folder": folder}
+    process = FORK.Process(target=lambda: write_pack(**slow))
     process.start()
-    while not (tmp_path / "half-way").exists():
+    second = folder / "train/second"
+    while not (tmp_path / "nearly").exists() or len(list(second.glob("portion-*"))) < 6:
         time.sleep(0.01)
     busy = complaint(lambda: write_pack(train, val, folder))
     assert busy == f"{folder}: another process is packing to it"
-    time.sleep(0.1)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
 
-    assert list((folder / "train/second").glob("chunk-*")), "killed before it had written anything"
     assert complaint(lambda: packed_nodes(folder)) == (
         f"{folder}: was interrupted while it was packed; run the same command again"
     )
     for part in ("train/second", "val"):
         assert complaint(lambda part=part: Packed(folder / part)).startswith(f"{folder / part}: no dataset.json")
-    finished = (folder / "train/first/chunk-0-0.bin").stat().st_mtime_ns
     message = complaint(lambda: write_pack(train, val, folder, Packing(size=(24, 32))))
     assert message == f"{folder}: holds other data or settings; remove it, or choose another output"
+    whole = {path: path.stat() for path in folder.rglob("chunk-*.bin")}
+    assert sorted(path.name for path in whole if path.parent == second) == [f"chunk-{i}-0.bin" for i in range(6)]
+    spoilt = second / "chunk-4-0.bin"
+    spoilt.write_bytes(spoilt.read_bytes()[:-1])
 
-    write_pack(train, val, folder)
-    assert (folder / "train/first/chunk-0-0.bin").stat().st_mtime_ns == finished
+    told: list[str] = []
+    write_pack(train, val, folder, progress=told.append, workers=workers)
+    assert told == ["train/first"] * 12 + ["train/second"] * 40 + ["val"] * 40
+    for path, state in whole.items():
+        again = path == spoilt
+        assert ((path.stat().st_ino, path.stat().st_mtime_ns) != (state.st_ino, state.st_mtime_ns)) == again, path
     assert read_manifest(folder)["train"] == ["first", "second"]
-    ours = Packed(folder / "train/second")
+    ours = Packed(second)
     for index in range(len(val)):
         assert np.array_equal(ours[index][0], val[index][0])
+    write_pack(train, val, tmp_path / "at once")
+    assert content(folder) == content(tmp_path / "at once")
     assert sorted(path.name for path in folder.iterdir()) == ["dataset.json", "train", "val"]
     assert set(json.loads((folder / "val/dataset.json").read_text())["files"]) == {
         path.name for path in (folder / "val").iterdir() if path.name != "dataset.json"
     }
+
+
+def test_a_killed_process_is_told(tmp_path: Path, small_shards: None) -> None:
+    class Deadly(CityScenes):
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
+            if index == 13:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__getitem__(index)
+
+    assert complaint(lambda: write_pack({}, Deadly(*SCENES), tmp_path / "packed", workers=2)) == (
+        "a process that packs was killed, perhaps for memory; try workers=1"
+    )
+
+
+def test_a_name_that_a_file_has_stays_a_name(tmp_path: Path, camvid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    val = CamVid(camvid, "val")
+    for index in range(4):
+        Path(val[index][2]).write_text("not this")
+    write_pack({}, val, "packed")
+    assert [Packed("packed/val")[index][2] for index in range(4)] == [val[index][2] for index in range(4)]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits a file's size through POSIX resource limits")
