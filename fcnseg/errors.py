@@ -6,8 +6,15 @@ from collections.abc import Iterator
 class InputError(ValueError):
     """Bad input from the user: a file, a value or a name. Its message is one readable line.
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints it without a traceback and exits with code 2. What a file gives to be quoted may have any
+    length; a message ends after `MOST` letters.
     """
+
+    MOST = 1000
+
+    def __init__(self, message: object = "") -> None:
+        text = str(message)
+        super().__init__(text if len(text) <= self.MOST else f"{text[: self.MOST]}...")
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

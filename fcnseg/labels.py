@@ -1,7 +1,7 @@
 """Label spaces: the names, colours and file values of a set of classes, and the way from one to another."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
@@ -77,13 +77,15 @@ class LabelSpace:
             )
         if len(self.classes) > IGNORE_INDEX:
             raise InputError(f"label space {self.name}: {len(self.classes)} classes; at most {IGNORE_INDEX} fit")
+        if bad := [i for i in (*self.ids, *self.ignored_ids) if not (isinstance(i, int) and 0 <= i <= 65535)]:
+            raise InputError(f"label space {self.name}: id {_short(bad[0])}; expected whole numbers from 0 to 65535")
         if repeated := [i for i in self.ids if self.ids.count(i) > 1 or i in self.ignored_ids]:
             raise InputError(f"label space {self.name}: id {repeated[0]} means two things")
-        if bad := [i for i in (*self.ids, *self.ignored_ids) if not (isinstance(i, int) and 0 <= i <= 65535)]:
-            raise InputError(f"label space {self.name}: id {bad[0]!r}; expected whole numbers from 0 to 65535")
         for colour in self.palette:
             if len(colour) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in colour):
-                raise InputError(f"label space {self.name}: colour {colour}; expected 3 whole numbers from 0 to 255")
+                raise InputError(
+                    f"label space {self.name}: colour {_short(colour)}; expected 3 whole numbers from 0 to 255"
+                )
 
     @property
     def num_classes(self) -> int:
@@ -146,8 +148,34 @@ class LabelSpace:
         """
         return ClassMapping(self, target, _pair(self, target, ALIASES if aliases is None else aliases, extra or {}))
 
+    @classmethod
+    def from_dict(cls, found: Any, source: str) -> "LabelSpace":
+        """The label space that a file describes as `to_dict` does.
+
+        Args:
+            found: whatever stands in the file.
+            source: the file, for the message.
+
+        Raises:
+            InputError: naming the source and what is wrong.
+        """
+        keys = [field.name for field in fields(cls)]
+        if not isinstance(found, Mapping) or set(found) - set(keys) or not set(keys[:3]) <= set(found):
+            raise InputError(f"{source}: no label space; expected {', '.join(keys)}")
+        lists = {key: value for key, value in found.items() if key != "name"}
+        if strange := [key for key, value in lists.items() if not isinstance(value, list | tuple)]:
+            raise InputError(f"{source}: {strange[0]} of the label space is no list")
+        if not all(isinstance(name, str) for name in (found["name"], *found["classes"])):
+            raise InputError(f"{source}: names of the label space are no texts")
+        if not all(isinstance(colour, list | tuple) for colour in found["palette"]):
+            raise InputError(f"{source}: palette of the label space is no list of colours")
+        try:
+            return cls(**found)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and strings, fit for JSON and checkpoints; `LabelSpace(**...)` reads it back."""
+        """Plain lists and strings, fit for JSON and checkpoints; `from_dict` reads it back."""
         return {k: _as_lists(v) for k, v in asdict(self).items()}
 
 
@@ -265,3 +293,11 @@ VOC21 = LabelSpace(
         (64, 128, 128), (192, 128, 128), (0, 64, 0), (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128),
     ),
 )  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    """What a file gave instead of a number or some, never more than a few words of it."""
+    plain = isinstance(value, int | float | str) or (
+        isinstance(value, tuple) and len(value) < 5 and all(isinstance(part, int | float | str) for part in value)
+    )
+    return repr(value)[:40] if plain else f"of type {type(value).__name__}"

@@ -42,6 +42,9 @@ PROCESS = 600 * 10**6
 SAVE_EVERY = 30.0
 """Seconds after which what is done is written down."""
 
+KEPT = 2**26
+"""Bytes of the mask after which they are written down too, for their memory."""
+
 TILE_BYTES = 900
 """Memory that a pixel of a tile takes: of VGG-16 the input and output of conv1_2, and some of their copies."""
 
@@ -155,7 +158,7 @@ class Mosaic:
         done = json.loads(note.read_text()) if note.is_file() and given is None else 0
         self._source.prepare(advance)
         advance(self._source.share(done))
-        told = time.monotonic()
+        told, rows = time.monotonic(), 0
         for top, left, logits in self._source.parts(done):
             height, width = logits.shape[-2:]
             if given is not None:
@@ -163,10 +166,11 @@ class Mosaic:
             self.mask[top : top + height, left : left + width] = self._classes(logits, top, left)
             if left + width == self.size[1]:
                 advance(self._source.share(height))
-                if time.monotonic() - told > SAVE_EVERY:
+                rows += height
+                if time.monotonic() - told > SAVE_EVERY or rows * width > KEPT:
                     _flush(self.mask)
                     _write(note, json.dumps(top + height).encode())
-                    told = time.monotonic()
+                    told, rows = time.monotonic(), 0
         self.rest()
 
     def rest(self) -> None:
@@ -294,8 +298,8 @@ class _ByRows:
             else:
                 logits = resampled_rows(self.stream.logits, self.seen, self.covered, start, stop)
             yield start, 0, logits[..., :width]
-        for scores in self.maps:  # files are written next, and these are not looked at again
-            _flush(scores)
+            for scores in self.maps:
+                _forget(scores)
 
     def share(self, rows: int) -> float:
         return 0.1 * rows / self.mosaic.size[0]
@@ -371,6 +375,11 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
 def _flush(array: np.memmap) -> None:
     """Write an array to its file, and give the memory back."""
     array.flush()
+    _forget(array)
+
+
+def _forget(array: np.memmap) -> None:
+    """Give back the memory of an array that stands in its file as it is."""
     pages: mmap.mmap = array._mmap  # type: ignore[attr-defined]
     if hasattr(mmap, "MADV_DONTNEED"):
         pages.madvise(mmap.MADV_DONTNEED)

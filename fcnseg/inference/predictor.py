@@ -298,6 +298,6 @@ def _size(x: Tensor) -> tuple[int, int]:
 def label_space_of(network: Network) -> LabelSpace:
     """The classes that a network tells; numbers as names where it came without."""
     if space := network.spec.label_space:
-        return LabelSpace(**space)
+        return LabelSpace.from_dict(space, "the model")
     classes = network.spec.num_classes
     return LabelSpace("numbered", tuple(f"class {i}" for i in range(classes)), tuple(distinct_colours(classes)))

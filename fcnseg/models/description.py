@@ -45,8 +45,10 @@ def _describe(source: Source, path: str | Path) -> dict[str, Any]:
     if source.format not in ("caffe", "pytorch-fcn") or score is None or first is None:
         what = "no score layers" if not any(map(is_score, layers)) else "no FCN of Caffe's or pytorch-fcn's"
         raise InputError(f"{path}: holds {what}; create a model to load it into: create_model(NAME, weights=PATH, ...)")
-    classes = len(source.tensors[f"{score}.weight"])
-    filters, channels = source.tensors[f"{first}.weight"].shape[:2]
+    kernels = [source.tensors.get(f"{layer}.weight") for layer in (score, first)]
+    if any(kernel is None or kernel.dim() != 4 for kernel in kernels):
+        raise InputError(f"{path}: {score} and {first} hold no kernels of four axes; expected convolutions")
+    (classes, *_), (filters, channels, *_) = (kernel.shape for kernel in kernels if kernel is not None)
     described = {
         "name": _model_name(layers, Path(path).name),
         "num_classes": classes,

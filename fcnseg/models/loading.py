@@ -174,7 +174,10 @@ def rebuild(spec: dict[str, Any], state: Mapping[str, Any], described_in: Path, 
 def _check_classes(model: FCN) -> None:
     """A label space must be a valid one, with a name for each channel of the logits."""
     spec = model.spec
-    if spec.label_space is not None and (named := LabelSpace(**spec.label_space).num_classes) != spec.num_classes:
+    if (
+        spec.label_space is not None
+        and (named := LabelSpace.from_dict(spec.label_space, "spec").num_classes) != spec.num_classes
+    ):
         raise InputError(f"num_classes={spec.num_classes}, but its label space has {named} classes")
 
 
@@ -188,6 +191,8 @@ def _misfit(expected: Mapping[str, Tensor], found: Mapping[str, Any]) -> str:
         theirs = found[name]
         if not isinstance(theirs, Tensor) or theirs.layout != torch.strided:
             return f"{name} is no tensor of plain values"
+        if theirs.untyped_storage().nbytes() < theirs.numel() * theirs.element_size():
+            return f"{name} has fewer values than its shape says"
         if theirs.shape != ours.shape:
             return f"size mismatch for {name}: {tuple(theirs.shape)}, expected {tuple(ours.shape)}"
         if theirs.dtype != ours.dtype and not (theirs.dtype in FLOATS and ours.dtype in FLOATS):

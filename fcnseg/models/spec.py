@@ -7,6 +7,7 @@ from typing import Any
 
 from fcnseg.errors import InputError
 from fcnseg.geometry import require_resize, shown_size
+from fcnseg.labels import IGNORE_INDEX
 
 PADDINGS = ("same", "caffe")
 IMAGE_TYPES = ("uint8", "uint16", "float32")
@@ -96,8 +97,8 @@ class ModelSpec:
         order, channels = self.channel_order, self.in_channels
         if self.padding not in PADDINGS:
             raise InputError(f"padding {self.padding!r}: expected one of {', '.join(PADDINGS)}")
-        if self.num_classes < 1:
-            raise InputError(f"num_classes={self.num_classes}: expected at least 1")
+        if not 1 <= self.num_classes <= IGNORE_INDEX:
+            raise InputError(f"num_classes={self.num_classes}: expected 1 to {IGNORE_INDEX}, as many as masks can hold")
         if channels < 1 or not (self.width > 0 and isfinite(self.width)):
             raise InputError(f"in_channels={channels}, width={self.width}: expected positive numbers")
         for name in ("fc_channels", "fc6_rank"):

@@ -21,6 +21,7 @@ read anyway when they are checked, and one can verify them without this library.
 """
 
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,15 @@ from fcnseg.labels import LabelSpace
 FORMAT, VERSION, NAME = "fcnseg dataset", 1, "dataset.yaml"
 
 Description = dict[str, Any]
+
+READING: dict[str, Any] = {
+    "channels": int,
+    "scaling": str | None,
+    "labels_as": str,
+    "label_channel": int | None,
+    "ignored_colours": list,
+}
+"""Settings of `Pairs` that a description may have."""
 
 
 class Described(Pairs):
@@ -58,13 +68,12 @@ class Described(Pairs):
         path = description_path(path)
         description = read_description(path)
         pairs = split_of(description, split, path)["pairs"]
-        self.mean: tuple[float, ...] = tuple(description["images"]["mean"])
-        self.std: tuple[float, ...] = tuple(description["images"]["std"])
-        self.clip: float | None = description["images"].get("clip")
+        reading = _reading(description, path)
+        self.mean, self.std, self.clip = _statistics(description, reading.get("channels", 3), path)
         columns = {key: [str(pair[key]) for pair in pairs] for key in ("image", "label", "name")}
         images, labels = ([path.parent / file for file in columns[key]] for key in ("image", "label"))
-        space = LabelSpace(**description["label_space"])
-        super().__init__(images, labels, space, columns["name"], **_reading(description))
+        space = LabelSpace.from_dict(description["label_space"], str(path))
+        super().__init__(images, labels, space, columns["name"], **reading)
         self._checksums = [(pair["image_sha256"], pair["label_sha256"]) for pair in pairs]
         if check or verify:
             self._require_files(path)
@@ -104,8 +113,9 @@ def read_description(path: Path) -> Description:
             found = yaml.load(file, _Loader)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; fcnseg data create writes one") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    _require_tree(found, path)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise InputError(
             f"{path}: no description of a dataset; expected 'format: {FORMAT}' as fcnseg data create writes"
@@ -127,7 +137,7 @@ def split_of(description: Description, split: str, path: Path) -> dict[str, Any]
     """
     splits = description["splits"]
     if split not in splits:
-        raise InputError(f"{path}: no split {split!r}; it has {', '.join(splits)}")
+        raise InputError(f"{path}: no split {split!r}; it has {', '.join(map(str, splits))}")
     pairs = splits[split].get("pairs") if isinstance(splits[split], dict) else None
     keys = {"name", "image", "label", "image_sha256", "label_sha256"}
     if not isinstance(pairs, list) or not pairs or not all(isinstance(p, dict) and keys <= set(p) for p in pairs):
@@ -142,10 +152,48 @@ def description_path(path: str | Path) -> Path:
     return Path(path) / NAME if Path(path).is_dir() else Path(path)
 
 
-def _reading(description: Description) -> dict[str, Any]:
+def _statistics(
+    description: Description, channels: int, path: Path
+) -> tuple[tuple[float, ...], tuple[float, ...], float | None]:
+    """Mean and deviation of each channel, and where values are cut off."""
+    found = description["images"]
+    mean, std, clip = (found.get(key) for key in ("mean", "std", "clip"))
+    sound = all(isinstance(each, list) and len(each) == channels and all(map(_is_finite, each)) for each in (mean, std))
+    if not sound or min(std) <= 0 or not (clip is None or (_is_finite(clip) and clip > 0)):
+        raise InputError(f"{path}: images: expected mean and std, {channels} numbers each, std and clip above 0")
+    return tuple(mean), tuple(std), clip
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _reading(description: Description, path: Path) -> dict[str, Any]:
+    """The settings of `Pairs`, of which each is of its type; `Pairs` checks the values."""
     reading = dict(description["reading"])
-    reading["ignored_colours"] = [tuple(colour) for colour in reading.get("ignored_colours", ())]
-    return reading
+    for key, value in reading.items():
+        if key not in READING:
+            raise InputError(f"{path}: reading: no such key {key!r}; expected one of {', '.join(READING)}")
+        if not isinstance(value, READING[key]) or isinstance(value, bool):
+            raise InputError(f"{path}: reading.{key} is of type {type(value).__name__}")
+    colours = reading.get("ignored_colours") or []
+    if not all(isinstance(colour, list) and len(colour) == 3 for colour in colours):
+        raise InputError(f"{path}: reading.ignored_colours: expected colours such as [0, 0, 0]")
+    return reading | {"ignored_colours": [tuple(colour) for colour in colours]}
+
+
+def _require_tree(found: Any, path: Path) -> None:
+    """Refuse a description that refers to parts of itself: a few such lines can stand for more than memory holds."""
+    seen: set[int] = set()
+    left = [found]
+    while left:
+        part = left.pop()
+        if not isinstance(part, dict | list):
+            continue
+        if id(part) in seen:
+            raise InputError(f"{path}: refers to a part of itself (& and *); expected all values written out")
+        seen.add(id(part))
+        left += part.values() if isinstance(part, dict) else part
 
 
 def _more(files: Sequence[Path], what: str) -> str:

@@ -142,7 +142,7 @@ def _layout(found: Any, path: str) -> Layout:
         str(key): _split(split, str(key), labels, f"{path}, splits.{key}") for key, split in found["splits"].items()
     }
     others = {key: found[key] for key in PLAIN if key in found}
-    layout = Layout(name, labels=labels, splits=splits, exclude=tuple(map(str, found.get("exclude") or ())), **others)
+    layout = Layout(name, labels=labels, splits=splits, exclude=_names(found, path), **others)
     _check_patterns(layout, path)
     return layout
 
@@ -171,7 +171,7 @@ def _split(found: Any, name: str, kinds: Mapping[str, Kind], where: str) -> Spli
     found = {} if found is None else found
     _check_keys(found, ("folder", "labels", "images", "list", "exclude", "count"), (), where)
     labels = found.get("labels", next(iter(kinds)))
-    if labels is not None and labels not in kinds:
+    if labels is not None and (not isinstance(labels, str) or labels not in kinds):
         raise InputError(f"{where}.labels: {labels!r}; expected null or one of {', '.join(kinds)}")
     named = found.get("list")
     if isinstance(named, dict):
@@ -180,8 +180,16 @@ def _split(found: Any, name: str, kinds: Mapping[str, Kind], where: str) -> Spli
         raise InputError(
             f"{where}.list: {named!r}; expected a file of names, or a mapping of file, variable and digits"
         )
-    exclude = tuple(map(str, found.get("exclude") or ()))
+    exclude = _names(found, where)
     return Split(str(found.get("folder", name)), labels, found.get("images"), named, exclude, found.get("count"))
+
+
+def _names(found: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The names that a layout or a split excludes."""
+    names = found.get("exclude") or []
+    if not isinstance(names, list):
+        raise InputError(f"{where}.exclude: {names!r}; expected a list of names")
+    return tuple(map(str, names))
 
 
 def _check_patterns(layout: Layout, path: str) -> None:

@@ -77,7 +77,7 @@ class Sbd(Pairs):
         try:
             require_bytes(path, unpacked_size(path, max_bytes()), "a label of SBD")
             values = scipy.io.loadmat(path)["GTcls"][0]["Segmentation"][0]
-        except (*DAMAGE, scipy.io.matlab.MatReadError) as error:
+        except (*DAMAGE, MemoryError, scipy.io.matlab.MatReadError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(f"{path}: cannot be read as a label of SBD ({reason})") from error
         if values.ndim != 2 or values.dtype.kind not in "ui":
@@ -89,17 +89,19 @@ def unpacked_size(path: Path, most: int) -> int:
     """The bytes that a MATLAB file (version 5) holds when unpacked, as far as they are no more than `most`.
 
     It is a head of 128 bytes and elements of a type and a length, of which those of type 15 are zlib streams. They are
-    unpacked piece by piece and thrown away.
+    unpacked piece by piece and thrown away, which finds damage by their checksums: SciPy's reader may crash of it.
 
     Raises:
-        OSError, ValueError, zlib.error: when the file cannot be read so.
+        OSError, ValueError, zlib.error: when the file is damaged or cannot be read so.
     """
     total = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(128)
         order = "<" if head[126:128] == b"IM" else ">"
-        while total <= most and len(tag := file.read(8)) == 8:
-            kind, length = struct.unpack(f"{order}II", tag)
+        while total <= most and (tag := file.read(8)):
+            kind, length = struct.unpack(f"{order}II", tag.ljust(8, b"\xff"))
+            if length > path.stat().st_size - file.tell():
+                raise ValueError("it ends too early")
             if kind != 15:
                 file.seek(length, 1)
                 continue
@@ -109,6 +111,8 @@ def unpacked_size(path: Path, most: int) -> int:
                 while packed and total <= most:
                     total += len(unpacker.decompress(packed, PIECE))
                     packed = unpacker.unconsumed_tail
+            if total <= most and not unpacker.eof:
+                raise ValueError("it ends too early")
     return total
 
 

@@ -184,7 +184,7 @@ def _decoding(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: no such file") from None
     except Image.DecompressionBombError:
         raise _too_large(path) from None
-    except (OSError, SyntaxError, ValueError, cv2.error) as error:
+    except (OSError, SyntaxError, ValueError, MemoryError, cv2.error) as error:
         raise InputError(f"{path}: cannot be read as an image ({_reason(path, error)})") from error
 
 

@@ -11,10 +11,11 @@ two requests each time, or be evicted by one worker while another waits for it.
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from importlib import import_module
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,46 @@ STARTED = "packing.json"  # the manifest's name until everything is written
 VERSION = 1
 NORMALISATION = ("mean", "std", "clip")
 DRAWING = ("labelled", "parts")
+
+SAMPLES = ("samples", "label_space", "scaling", "source", "files")
+"""What the manifest of a dataset has."""
+
+
+def _are_sizes(found: Any) -> bool:
+    return isinstance(found, dict) and all(isinstance(size, int) for size in found.values())
+
+
+def _are_parts(found: Any) -> bool:
+    return isinstance(found, list) and all(
+        isinstance(part, list) and len(part) == 2 and isinstance(part[0], int) and _is_positive(part[1])
+        for part in found
+    )
+
+
+def _is_positive(found: Any) -> bool:
+    return isinstance(found, int | float) and isfinite(found) and found > 0
+
+
+def _are_numbers(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(value, int | float) and isfinite(value) for value in found)
+
+
+SOUND: dict[str, Callable[[Any], bool]] = {
+    "train": lambda found: isinstance(found, list) and all(isinstance(name, str) for name in found),
+    "samples": lambda found: isinstance(found, int) and found >= 0,
+    "scaling": lambda found: found is None or isinstance(found, str),
+    "source": lambda found: isinstance(found, str),
+    "files": _are_sizes,
+    "normalisation": lambda found: (
+        isinstance(found, dict)
+        and all(_are_numbers(found.get(name, [])) for name in ("mean", "std"))
+        and (found.get("clip") is None or _is_positive(found["clip"]))
+    ),
+    "drawing": lambda found: (
+        isinstance(found, dict) and isinstance(found.get("labelled", True), bool) and _are_parts(found.get("parts", []))
+    ),
+}
+"""Which values the keys of a manifest may have."""
 
 _reading = threading.RLock()  # litdata's readers are not made for several threads
 
@@ -60,7 +101,7 @@ class Packed:
         manifest = read_manifest(self.folder)
         if "samples" not in manifest:
             raise InputError(f"{self.folder}: several datasets; expected one of {', '.join(parts(manifest))}")
-        self.label_space = LabelSpace(**manifest["label_space"])
+        self.label_space = LabelSpace.from_dict(manifest.get("label_space"), str(self.folder))
         self.source = str(manifest["source"])
         self.scaling: str | None = manifest["scaling"]
         for kind, names in (("normalisation", NORMALISATION), ("drawing", DRAWING)):
@@ -184,6 +225,10 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: damaged ({type(error).__name__}); pack the data again") from None
     if version != VERSION:
         raise InputError(f"{path}: version {version}; expected {VERSION}; pack the data again")
+    if wrong := [key for key, sound in SOUND.items() if key in manifest and not sound(manifest[key])]:
+        raise InputError(f"{path}: damaged ({wrong[0]}); pack the data again")
+    if "train" not in manifest and (missing := [key for key in SAMPLES if key not in manifest]):
+        raise InputError(f"{path}: damaged ({missing[0]} is missing); pack the data again")
     return manifest
 
 
