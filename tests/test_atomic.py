@@ -1,6 +1,7 @@
 """Files appear whole or not at all."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,26 @@ def test_an_error_names_the_file_and_not_its_temporary(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as caught:
         full_disk()
     assert caught.value.filename == str(path)
+
+
+def test_a_durable_write_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listens to what is asked of the system: the file, then its new name, then the folder that has it."""
+    asked: list[tuple[str, Path]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def heard_fsync(number: int) -> None:
+        asked.append(("fsync", Path(os.readlink(f"/proc/self/fd/{number}"))))
+        fsync(number)
+
+    def heard_replace(old: Path, new: Path) -> None:
+        asked.append(("replace", old))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", heard_fsync)
+    monkeypatch.setattr(os, "replace", heard_replace)
+    with replacing(tmp_path / "a", durable=True) as temporary:
+        temporary.write_text("new")
+    assert asked == [("fsync", temporary), ("replace", temporary), ("fsync", tmp_path)]
+    assert (tmp_path / "a").read_text() == "new"

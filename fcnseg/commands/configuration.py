@@ -48,6 +48,9 @@ OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("sweep_name", lambda name: name, use_cache=True, replace=True)
 
 
+KILLED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
+"""What torch says of processes that ended in the midst of their work."""
+
 PLAIN_MODEL = ("benchmark",)
 """Commands whose `model` is a plain setting, which takes several names and files, and no config group."""
 
@@ -116,6 +119,11 @@ def explain(error: BaseException, command: str, overrides: list[str]) -> str | N
             return _unknown_key(str(cause), command, overrides)
         if type(cause).__name__ == "MisconfigurationException":  # Lightning's; by name, to import nothing here
             return _first_line(str(cause))
+        if isinstance(cause, RuntimeError) and (killed := KILLED.search(str(cause))):
+            return (
+                f"process {killed.group(1)}, which prepared samples, was killed, perhaps for want of memory (or of "
+                "shared memory, /dev/shm); a smaller data.num_workers may help, and resume=auto goes on"
+            )
         if type(cause).__name__ == "OutOfMemoryError":
             return "the GPU's memory is full; try a smaller data.batch_size, data.size or model.width"
         if isinstance(cause, OSError) and cause.errno in (

@@ -27,7 +27,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         require_finite(checkpoint, path)
         content = io.BytesIO()  # in memory first: torch's file writer reports a full disk as an internal error
         torch.save(checkpoint, content)
-        with replacing(str(path)) as temporary:
+        with replacing(str(path), durable=True) as temporary:
             temporary.write_bytes(content.getbuffer())
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -97,6 +98,27 @@ def test_slurm_gets_the_job_back_and_no_batch_is_left_out(tmp_path: Path, whole:
     assert 1 <= step_of(tmp_path / "run") < 60
     assert not list((tmp_path / "run").glob("hpc*")), "Lightning's own handler has not saved as well"
     goes_on(tmp_path, whole)
+
+
+def test_a_killed_worker_ends_in_one_line(tmp_path: Path) -> None:
+    process = in_a_process([*SETTINGS, "data.num_workers=1", "hydra.run.dir=run"], tmp_path)
+
+    def workers() -> list[psutil.Process]:
+        return [child for child in psutil.Process(process.pid).children() if steps(tmp_path / "run") >= 5]
+
+    deadline = time.monotonic() + 120
+    while not (found := workers()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for worker in found:
+        worker.kill()
+    shown = process.communicate(timeout=60)[1]
+    assert process.returncode == 2, shown
+    assert "Traceback" not in shown
+    line = shown.strip().splitlines()[-1]
+    assert line.startswith("fcnseg: process ")
+    assert "which prepared samples, was killed, perhaps for want of memory" in line
 
 
 ENDLESS = """
