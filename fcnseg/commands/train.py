@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from fcnseg.runs.execution import execute, join, join_all
 from fcnseg.runs.folder import output_folder
-from fcnseg.runs.processes import part, rank, told
+from fcnseg.runs.processes import complaining, part, rank, told
 
 
 def run(config: DictConfig) -> float | None:
@@ -19,7 +19,8 @@ def run(config: DictConfig) -> float | None:
 def take_part(command: Callable[[], None]) -> None:
     """Carry out the command in the first of all processes; the others take part in whatever it trains."""
     if (training := told()) is not None:
-        return join(training)
+        with complaining():
+            return join(training)
     if rank() > 0:
         sys.exit(2 if join_all() else 0)
     try:

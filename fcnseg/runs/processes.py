@@ -1,11 +1,13 @@
 """The processes of one training: the first decides what is trained and where, those beside it are told."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import TimeoutExpired
+from tempfile import mkstemp
 from typing import Any
 
 import torch.distributed
@@ -15,12 +17,15 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, mistake
 from fcnseg.runs.folder import relative
 from fcnseg.runs.meeting import First, Other, Started, open_store, started
 
 TOLD = "FCNSEG_TRAINING"
 """Environment variable by which a process tells those that Lightning starts for it what to train."""
+
+COMPLAINT = "FCNSEG_COMPLAINT"
+"""Environment variable by which it tells them the file for what is wrong with the user's input."""
 
 LAUNCHER = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE")
 """What a training changes in the environment, and is as before after it."""
@@ -153,8 +158,10 @@ def training_together(trainer: Trainer, training: Training, meeting: First | Oth
     Raises:
         InputError: what ended the training in a process that someone else has started.
     """
-    before = {key: os.environ.get(key) for key in (*LAUNCHER, TOLD)}
-    os.environ[TOLD] = _written(training)
+    before = {key: os.environ.get(key) for key in (*LAUNCHER, TOLD, COMPLAINT)}
+    number, complaint = mkstemp()
+    os.close(number)
+    os.environ.update({TOLD: _written(training), COMPLAINT: complaint})
     if training.port is not None:  # not where the processes meet, which stays open
         os.environ.update(MASTER_PORT=str(training.port), TORCHELASTIC_USE_AGENT_STORE=str(False))
     patience = 0.0
@@ -167,15 +174,44 @@ def training_together(trainer: Trainer, training: Training, meeting: First | Oth
             if not isinstance(error, InputError) and (line := meeting.complaint(patience=5)):
                 raise InputError(line) from error
             meeting.complain(error)
+        elif mistake(error) is None and (line := _heard(Path(complaint), _started(trainer))):
+            raise InputError(line) from error
         raise
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-        _end(getattr(trainer.strategy.launcher, "procs", []), patience)
+        _end(_started(trainer), patience)
+        Path(complaint).unlink(missing_ok=True)
         for key, value in before.items():
             os.environ.pop(key, None)
             if value is not None:
                 os.environ[key] = value
+
+
+@contextmanager
+def complaining() -> Iterator[None]:
+    """In a process that Lightning has started: leave it to the first one to show the user's mistake."""
+    try:
+        yield
+    except Exception as error:
+        if (line := mistake(error)) is None or COMPLAINT not in os.environ:
+            raise
+        with suppress(OSError):
+            Path(os.environ[COMPLAINT]).write_text(line)
+        sys.exit(2)
+
+
+def _started(trainer: Trainer) -> list[Any]:
+    """The processes that Lightning has started by now."""
+    return getattr(trainer.strategy.launcher, "procs", [])
+
+
+def _heard(complaint: Path, processes: list[Any]) -> str:
+    """What a process has left as the user's mistake; empty where none has. Their ends are waited for a little."""
+    for process in processes:
+        with suppress(TimeoutExpired):
+            process.wait(5)
+    return complaint.read_text()
 
 
 def _written(training: Training) -> str:

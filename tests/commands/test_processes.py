@@ -79,6 +79,18 @@ def test_a_sweep_goes_on_after_a_run_that_failed_on_two_processes(camvid, tmp_pa
     assert finished(tmp_path / "all") == ["1"]
 
 
+@pytest.mark.slow
+def test_what_the_second_process_finds_wrong_is_told_by_the_first_in_one_line(camvid, tmp_path):
+    """Which of them reads a file is chance; the second has every other image of validation."""
+    image = sorted((camvid / "val").iterdir())[1]
+    image.write_bytes(image.read_bytes()[:900])
+    process = in_a_process(command(camvid, "trainer.max_steps=1", "hydra.run.dir=run"), tmp_path)
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == 2, errors
+    assert errors.startswith(f"fcnseg: camvid/val/{image.name}: cannot be read as an image")
+    assert len(errors.splitlines()) == 1
+
+
 def test_only_a_process_that_was_started_for_a_training_is_told_of_it(monkeypatch):
     for name in (*LAUNCHER, TOLD):
         monkeypatch.delenv(name, raising=False)

@@ -80,7 +80,7 @@ class TestRefusals:
             ({"width": -1.0}, "width=-1.0: expected positive numbers"),
             ({"width": float("nan")}, "width=nan: expected positive numbers"),
             ({"in_channels": 0}, "in_channels=0"),
-            ({"num_classes": 0}, "num_classes=0: expected at least 1"),
+            ({"num_classes": 0}, "num_classes=0: expected 1 to 255"),
             ({"dropout": 1.5}, "dropout=1.5: expected a probability"),
             ({"mean": [1.0, 2.0]}, r"mean=\[1.0, 2.0\]: expected 3 values"),
             ({"std": [1.0] * 4}, r"std=\[1.0, 1.0, 1.0, 1.0\]: expected 3 values"),
