@@ -15,6 +15,12 @@ from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
 from fcnseg.inference.device import fast_precision
 
+FREE = (
+    *("resume", "on_nonfinite", "callbacks.nonfinite", "callbacks.stop_on_signal"),
+    *("data.start_method", "data.prefetch_factor"),
+)
+"""Settings that change nothing of what a sound training learns: a run may go on with others, or without them."""
+
 
 def output_folder() -> Path:
     """The folder of this run, which Hydra has made."""
@@ -106,7 +112,7 @@ def check_settings(config: DictConfig, folder: Path) -> None:
     ours = OmegaConf.to_container(config, resolve=True)
     theirs = OmegaConf.to_container(saved, resolve=True)
     for key, now, then in _differences(ours, theirs):
-        if key != "resume":
+        if not any(f"{key}.".startswith(f"{free}.") for free in FREE):
             raise InputError(f"resume={folder}: it began with {key}={shown(then)}, this run has {key}={shown(now)}")
 
 

@@ -93,6 +93,15 @@ def test_going_on_accepts_a_config_with_resolved_paths(tmp_path):
             check_settings(OmegaConf.merge(config(moved), {"seed": 1, "trainer": {"max_steps": 0}}), moved)
 
 
+def test_going_on_accepts_other_settings_of_what_changes_no_result(tmp_path):
+    """Also where the run began before there were such settings."""
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config(tmp_path)))
+    more = {"on_nonfinite": "skip", "callbacks": {"nonfinite": {"action": "skip"}, "stop_on_signal": {"within": 5}}}
+    check_settings(OmegaConf.merge(config(tmp_path), more), tmp_path)
+    with pytest.raises(InputError, match=r"it began with callbacks\.nonfinites="):
+        check_settings(OmegaConf.merge(config(tmp_path), {"callbacks": {"nonfinites": 1}}), tmp_path)
+
+
 @pytest.mark.parametrize("file", ["config.yaml", "metrics.json", "checkpoints/last.ckpt"])
 def test_an_old_config_cannot_write_into_its_own_run(tmp_path, file):
     """Its paths are resolved, and lead there whatever the folder is."""
