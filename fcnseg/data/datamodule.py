@@ -25,6 +25,7 @@ from fcnseg.data.batches import (
 )
 from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler
 from fcnseg.data.dataset import SegmentationDataset, is_labelled, parts_of, read_mask, require_apart
+from fcnseg.data.skipping import Skipping
 from fcnseg.data.statistics import Normalisation, normalisation, spread
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
 from fcnseg.data.storage.host import once
@@ -73,6 +74,9 @@ class SegmentationData(LightningDataModule):
             the user's cache folder.
         cache_limit: how many GB all files in that folder may take.
         seed: of sampling and augmentation.
+        on_error: "raise", or "skip": a training image that cannot be read is replaced by the next one that can, and
+            the reason noted in damaged.txt in the trainer's folder. Validation always raises.
+        most_errors: how many images may be skipped.
         allow_overlap: take image files that are both trained and validated on, which else are refused.
 
     Raises:
@@ -99,6 +103,8 @@ class SegmentationData(LightningDataModule):
         cache_folder: str | Path | None = None,
         cache_limit: float = LIMIT,
         seed: int = 0,
+        on_error: str = "raise",
+        most_errors: int = 100,
         allow_overlap: bool = False,
     ) -> None:
         super().__init__()
@@ -107,11 +113,14 @@ class SegmentationData(LightningDataModule):
             ("num_workers", num_workers or 0, 0),
             ("prefetch_factor", 2 if prefetch_factor is None else prefetch_factor, 1),
             ("seed", seed, 0),
+            ("most_errors", most_errors, 1),
             ("steps_per_epoch", 1 if steps_per_epoch is None else steps_per_epoch, 1),
         ):
             if not isinstance(count, int) or count < least:
                 raise InputError(f"{name}={count!r}: expected a whole number from {least} on")
-        for key, choice, choices in (("mixing", mixing, MIXINGS), ("cache", cache, CACHES)):
+        for key, choice, choices in (
+            ("mixing", mixing, MIXINGS), ("cache", cache, CACHES), ("on_error", on_error, ("raise", "skip"))
+        ):  # fmt: skip
             if choice not in choices:
                 raise InputError(f"{key} {choice!r}: expected one of {', '.join(choices)}")
         if start_method not in (None, *(methods := get_all_start_methods())):
@@ -123,6 +132,8 @@ class SegmentationData(LightningDataModule):
         require_resize(resize)
         if cache != "none" and any(getattr(dataset, "drawn", False) for dataset in train.values()):
             raise InputError(f"cache={cache}: windows are drawn anew each time; expected cache=none")
+        if cache != "none" and on_error == "skip":
+            raise InputError(f"on_error=skip: a cache is made of sound files; expected cache=none, not {cache}")
         spaces = {name: dataset.label_space for name, dataset in (*train.items(), ("val", val))}
         self.label_space = val.label_space
         for name, space in spaces.items():
@@ -142,6 +153,7 @@ class SegmentationData(LightningDataModule):
         self.num_workers, self.seed = num_workers, seed
         self.start_method, self.prefetch_factor = start_method, prefetch_factor
         self.cache, self.cache_folder, self.cache_limit = cache, cache_folder, cache_limit
+        self.on_error, self.most_errors = on_error, most_errors
         if train:
             self.batches()  # raises at once when ratio and batch size do not fit
 
@@ -215,7 +227,11 @@ class SegmentationData(LightningDataModule):
         return BalancedBatchSampler(lengths, self.ratio, self.batch_size, parts=parts, **options)
 
     def train_dataloader(self) -> DataLoader:
-        dataset = TrainingSamples(list(self.train.values()), self.augment, self.seed)
+        domains = list(self.train.values())
+        if self.on_error == "skip":
+            note = Path(self.trainer.default_root_dir if self.trainer else ".", "damaged.txt")
+            domains = [Skipping(dataset, note, self.most_errors) for dataset in domains]
+        dataset = TrainingSamples(domains, self.augment, self.seed)
         done = self._batches_done if self.trainer else None
         batches = self.batches(*self._processes(), done)
         return self._loader(dataset, TrainingLoader, batch_sampler=batches, collate_fn=collate_padded)
