@@ -79,13 +79,13 @@ def test_the_validation_loss_is_a_mean_per_image_whatever_is_minimised(data, mod
 
 
 class Unlabelled(CityScenes):
-    """Scenes of which the first `labelled` have a label."""
+    """Scenes of which the first `count` have a label, without telling so."""
 
-    labelled = 0
+    count = 0
 
     def __getitem__(self, index):
         image, mask, name = super().__getitem__(index)
-        return image, mask if index < self.labelled else np.full_like(mask, 255), name
+        return image, mask if index < self.count else np.full_like(mask, 255), name
 
 
 def test_a_validation_set_without_any_labelled_pixel_is_refused(model):
@@ -99,7 +99,7 @@ def test_a_validation_set_without_any_labelled_pixel_is_refused(model):
 def test_images_without_a_label_do_not_lower_the_validation_loss(data, model):
     torch.nn.init.normal_(model.score_fr.weight)
     partly = Unlabelled(6, seed=1, look="real", size=(40, 56))
-    partly.labelled = 2
+    partly.count = 2
     whole = SegmentationData({}, CityScenes(2, seed=1, look="real", size=(40, 56)), size=(32, 48), num_workers=0)
     logged = [
         trainer().validate(SegmentationModule(model), validated, verbose=False)[0]["val/loss"]
