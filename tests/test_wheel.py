@@ -27,10 +27,13 @@ for path in sorted(folder.rglob("*.yaml")):
         options.append("/".join(group) + "=" + name)
 with hydra.initialize_config_dir(str(folder), version_base="1.3"):
     for option in options:
-        config = hydra.compose("train", [option])
-        assert config.model.name and "size" in config.data, option
-    for command in ("evaluate", "predict", "geometry", "zoo_list", "zoo_info"):
+        command = "evaluate" if option.startswith("protocol=") else "train"
+        config = hydra.compose(command, [option])
+        assert (command == "evaluate" or config.model.name) and "size" in config.data, option
+    for command in ("evaluate", "predict", "rerun", "geometry", "zoo_list", "zoo_info"):
         hydra.compose(command)
+from fcnseg.data.datasets.layout import read_layout
+assert read_layout("gta5").labels["ids"].label_space.num_classes == 19
 assert fcnseg.from_pretrained("demo").spec.num_classes == 11
 print(len(options))
 """
