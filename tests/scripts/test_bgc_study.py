@@ -257,7 +257,7 @@ def test_a_study_is_stopped_goes_on_and_is_then_left_as_it_is(camvid):
 def test_a_failure_is_named_at_the_end(camvid):
     process = start(camvid, "--seeds", "0", "1", "--regimes", "real")
     (camvid / "valannot").rename(camvid / "elsewhere")
-    _, errors = process.communicate(timeout=100)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     failed = [line for line in errors.splitlines() if line.startswith("failed: ")]
     assert len(failed) == 2, "one cell that fails does not stop the others"
