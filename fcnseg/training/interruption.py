@@ -15,6 +15,8 @@ from fcnseg.errors import InputError
 from fcnseg.training.checkpoints import LastCheckpoint
 from fcnseg.training.processes import all_reduce_max
 
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+
 
 class StopOnSignal(Callback):
     """SIGTERM, by which schedulers end jobs, and SIGINT (Ctrl-C) save after the current step and end the process.
@@ -39,17 +41,16 @@ class StopOnSignal(Callback):
             raise InputError(f"callbacks.stop_on_signal.within={within!r}: expected seconds above 0")
         self.within = within
         self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        # Those of before the trainer, which puts its own in their place before training starts.
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
         self._deadline: threading.Timer | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the place of Lightning's handlers, which it restores itself."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        signals = [signal.SIGTERM, signal.SIGINT]
-        if "SLURM_JOB_ID" in os.environ and hasattr(signal, "SIGUSR1"):
-            signals.append(signal.SIGUSR1)
-        self._before = {number: signal.signal(number, self._handle) for number in signals}
+        """Take the place of Lightning's handlers."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if number in (signal.SIGTERM, signal.SIGINT) or "SLURM_JOB_ID" in os.environ:
+                    signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number != signal.SIGUSR1:
@@ -76,12 +77,17 @@ class StopOnSignal(Callback):
         if self._asked(trainer):
             self._leave(trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave what comes after training, scores and pictures, to the run that goes on."""
+        if self._asked(trainer):
+            self._leave(trainer)
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
         for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, handler)
 
     def _asked(self, trainer: Trainer) -> bool:
         """Whether any process got a signal; all of them get to know which."""

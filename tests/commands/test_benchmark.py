@@ -87,7 +87,7 @@ def test_commands_whose_model_is_a_group_run_before_and_after(fcnseg):
         ),
         (["width=wide"], "width=wide: expected a number"),
         (["num_classes=2.5"], "num_classes=2.5: expected a number"),
-        (["num_classes=0"], "num_classes=0: expected at least 1"),
+        (["num_classes=0"], "num_classes=0: expected 1 to 255"),
         (["device=gpu7"], "device=gpu7: not available here"),
         (["format=yaml"], "format=yaml: expected one of table, json"),
         (["outpt=x"], "outpt: no such key; did you mean output"),

@@ -167,6 +167,13 @@ def test_a_second_signal_ends_it_at_once() -> None:
     assert process.wait(timeout=30) == 130
 
 
+def test_after_a_training_signals_do_what_they_did_before(fcnseg, tmp_path: Path) -> None:
+    """In a sweep the next run may take long to begin."""
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    assert fcnseg(*SETTINGS, "trainer.max_steps=1", "hydra.run.dir=run") == 0
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
+
+
 def test_the_bound_is_a_time() -> None:
     with pytest.raises(InputError, match=r"callbacks.stop_on_signal.within=0: expected seconds above 0"):
         StopOnSignal(0)
