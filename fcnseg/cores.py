@@ -1,13 +1,12 @@
-"""How many processor cores there are to use."""
+"""The processor: its name, and how many of its cores there are to use."""
 
 import math
 import os
+import platform
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_GROUPS = Path("/proc/self/cgroup")
+from fcnseg.cgroups import groups
 
 
 def available_cores() -> int:
@@ -17,9 +16,19 @@ def available_cores() -> int:
     every group around it; a SLURM job's share is that of one task.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [math.ceil(quota) for group in _groups() if (quota := _quota(group))]
+    quotas = [math.ceil(quota) for group in groups("cpu") if (quota := _quota(group))]
     share = _slurm_cores()
     return max(1, min([cores, *quotas, *([share] if share else [])]))
+
+
+def processor_name() -> str:
+    """What the processor calls itself: Linux tells it in /proc/cpuinfo, other systems through `platform`."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def cores_of_each(processes: int) -> int:
@@ -28,27 +37,6 @@ def cores_of_each(processes: int) -> int:
     They share what this one may use, unless SLURM has started them as tasks and given each its own.
     """
     return max(1, available_cores() // max(1, processes // _slurm_tasks()))
-
-
-# Control groups
-
-
-def _groups() -> Iterator[Path]:
-    """The folders of this process's control groups, of both versions, and of those around each."""
-    try:
-        lines = OWN_GROUPS.read_text().splitlines()
-    except OSError:
-        lines = ["0::/", "1:cpu:/"]
-    for line in lines:
-        _, controllers, place = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        mounts = (controllers, "cpu") if controllers else (".", "unified")
-        # A container may see its own group as the root, whatever its place is called outside.
-        inner = "" if ".." in place else place.strip("/")
-        for mount in {CGROUPS / name for name in mounts}:
-            group = mount / inner
-            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mount))
 
 
 def _quota(group: Path) -> float | None:

@@ -4,13 +4,15 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+from fcnseg.cgroups import groups
+
+MEMINFO = Path("/proc/meminfo")
 
 GROUP_FILES = (
-    ("", "memory.max", "memory.current", ""),
-    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ("memory.max", "memory.current", ""),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 )
-"""Of versions 2 and 1 of control groups: folder, files of limit and use, and how lines of `memory.stat` begin."""
+"""Of versions 2 and 1 of control groups: files of limit and use, and how lines of `memory.stat` begin."""
 
 
 def available_memory() -> float:
@@ -20,27 +22,16 @@ def available_memory() -> float:
 
 
 def _left_on_host() -> float:
-    return _lines(PROC / "meminfo").get("MemAvailable:", math.inf) * 1024
+    return _lines(MEMINFO).get("MemAvailable:", math.inf) * 1024
 
 
 def _left_in_groups() -> Iterator[float]:
-    """What each control group that this process is in, and those above them, have left; files in memory can go."""
-    for own in _groups():
-        for root, limit, use, prefix in GROUP_FILES:
-            for group in (own, *own.parents):
-                folder = CGROUPS / root / group
-                statistics = _lines(folder / "memory.stat")
-                files = sum(statistics.get(f"{prefix}{kind}_file", 0) for kind in ("active", "inactive"))
-                yield max(0.0, _number(folder / limit, math.inf) - _number(folder / use, 0) + files)
-
-
-def _groups() -> set[Path]:
-    """The control groups of this process, relative to the folder of all."""
-    try:
-        lines = (PROC / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    return {Path(line.split(":", 2)[2].lstrip("/")) for line in lines if line.count(":") >= 2} or {Path()}
+    """What each control group that this process is in, and those around them, have left; files in memory can go."""
+    for group in groups("memory"):
+        statistics = _lines(group / "memory.stat")
+        for limit, use, prefix in GROUP_FILES:
+            files = sum(statistics.get(f"{prefix}{kind}_file", 0) for kind in ("active", "inactive"))
+            yield max(0.0, _number(group / limit, math.inf) - _number(group / use, 0) + files)
 
 
 def _lines(path: Path) -> dict[str, int]:

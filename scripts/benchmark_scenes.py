@@ -8,11 +8,11 @@ import argparse
 import platform
 import statistics
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
 
+from fcnseg.cores import processor_name
 from fcnseg.data.citygen import LOOKS, render_scene
 
 BATCHES = 5
@@ -26,7 +26,7 @@ def main() -> None:
     if scenes < 1:
         parser.error(f"--scenes {scenes}: expected at least 1")
     cv2.setNumThreads(1)
-    print(f"Python {platform.python_version()}, NumPy {np.__version__}, OpenCV {cv2.__version__}, {cpu()}")
+    print(f"Python {platform.python_version()}, NumPy {np.__version__}, OpenCV {cv2.__version__}, {processor_name()}")
     for look in LOOKS:
         for height, width in SIZES:
             rate = scenes_per_second(look, (height, width), scenes)
@@ -44,14 +44,6 @@ def seconds(look: str, size: tuple[int, int], scenes: int) -> float:
     for index in range(scenes):
         render_scene(0, index, size, look)
     return time.perf_counter() - started
-
-
-def cpu() -> str:
-    """The CPU's name: Linux tells it in /proc/cpuinfo, other systems through `platform`."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 import fcnseg
-from fcnseg.cores import available_cores
+from fcnseg.cores import available_cores, processor_name
+from fcnseg.runs.surroundings import commit_of
 
 
 def circumstances() -> dict[str, Any]:
@@ -50,18 +51,12 @@ def stop(processes: list[subprocess.Popen]) -> None:
 
 def commit() -> str | None:
     """The checkout's commit, with a + where it has been changed since; None without git."""
-    shown = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return shown.stdout.strip() or None
+    state = commit_of(Path(__file__).parent)
+    return f"{state['commit']}{'+' if state['changed'] else ''}" if state else None
 
 
 def machine() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    parts = [f"{available_cores()} cores of {names[0] if names else platform.processor() or platform.machine()}"]
+    parts = [f"{available_cores()} cores of {processor_name()}"]
     return " and ".join(parts + [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())])
 
 

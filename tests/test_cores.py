@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fcnseg import cores
+from fcnseg import cgroups, cores
 
 POD = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod7.slice"
 
@@ -13,8 +13,8 @@ POD = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod7.slice"
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine of eight cores without control groups or SLURM."""
-    monkeypatch.setattr(cores, "CGROUPS", tmp_path / "fs")
-    monkeypatch.setattr(cores, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(cgroups, "FOLDER", tmp_path / "fs")
+    monkeypatch.setattr(cgroups, "OWN", tmp_path / "own")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fcnseg import memory
+from fcnseg import cgroups, memory
 
 V2 = "0::/job/step"
 V1 = "12:cpu:/elsewhere\n7:memory:/job"
@@ -51,8 +51,9 @@ def test_the_tightest_limit_counts(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(f"{text}\n")
-    monkeypatch.setattr(memory, "PROC", tmp_path / "proc")
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "proc/meminfo")
+    monkeypatch.setattr(cgroups, "OWN", tmp_path / "proc/self/cgroup")
+    monkeypatch.setattr(cgroups, "FOLDER", tmp_path / "groups")
     assert memory.available_memory() == expected
 
 

@@ -1,9 +1,6 @@
 """From datasets to batches: augmented samples for training, whole ones for validation, and their collation."""
 
-import os
 from collections.abc import Iterator, Sequence
-from multiprocessing import parent_process
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -18,6 +15,7 @@ from fcnseg.data.streams import SampleRef
 from fcnseg.data.transforms import Augment
 from fcnseg.geometry import shown_size
 from fcnseg.labels import IGNORE_INDEX
+from fcnseg.workers import begin_worker
 
 
 class TrainingSamples(Dataset):
@@ -127,19 +125,6 @@ def _padded(image: Tensor, mask: Tensor, size: Sequence[int]) -> dict[str, Tenso
     return {"image": _to_tensor(pixels), "mask": _to_indices(padded_mask(mask.numpy(), size))}
 
 
-def begin_worker(worker: int) -> None:
-    """What a worker process does first: it takes one thread, and ends when the training process does.
-
-    Worker processes are the parallelism; OpenCV's own threads would fight over the cores. And torch's workers look
-    whether their parent lives, which of those that a fork server starts is the server.
-    """
-    import cv2
-
-    cv2.setNumThreads(0)
-    if (training := parent_process()) is not None:
-        Thread(target=_end_after, args=(training,), daemon=True).start()
-
-
-def _end_after(process: Any) -> None:
-    process.join()
-    os._exit(1)
+def begin_loading(worker: int) -> None:
+    """What a worker process of a loader does first, whatever its number."""
+    begin_worker()

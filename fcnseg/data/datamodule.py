@@ -18,7 +18,7 @@ from fcnseg.data.batches import (
     TrainingLoader,
     TrainingSamples,
     ValidationSamples,
-    begin_worker,
+    begin_loading,
     collate,
     collate_padded,
     default_workers,
@@ -268,7 +268,7 @@ class SegmentationData(LightningDataModule):
         if workers:
             options |= {
                 "persistent_workers": True,
-                "worker_init_fn": begin_worker,
+                "worker_init_fn": begin_loading,
                 "multiprocessing_context": self.start_method,
                 "prefetch_factor": self.prefetch_factor,
             }

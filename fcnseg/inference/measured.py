@@ -13,6 +13,7 @@ import torch
 
 import fcnseg
 from fcnseg.atomic import replacing
+from fcnseg.cores import processor_name
 from fcnseg.inference.timing import Case
 
 
@@ -120,7 +121,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
-        "device_name": _processor() if device.type == "cpu" else device.type,
+        "device_name": processor_name() if device.type == "cpu" else device.type,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
@@ -128,12 +129,3 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         facts |= {"device_name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
         facts |= {"cudnn": torch.backends.cudnn.version(), "tf32_convolutions": torch.backends.cudnn.allow_tf32}
     return facts
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 import fcnseg
 from fcnseg.atomic import replacing
-from fcnseg.cores import available_cores
+from fcnseg.cores import available_cores, processor_name
 from fcnseg.data.dataset import SegmentationDataset, image_files
 
 FILE = "run.json"
@@ -57,14 +57,14 @@ def surroundings() -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "working_directory": os.getcwd(),
-        "fcnseg": {"version": fcnseg.__version__, **_commit(Path(fcnseg.__file__).parent)},
-        "project": _commit(Path.cwd()),
+        "fcnseg": {"version": fcnseg.__version__, **commit_of(Path(fcnseg.__file__).parent)},
+        "project": commit_of(Path.cwd()),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "machine": {
             "system": platform.platform(),
-            "processor": _processor(),
+            "processor": processor_name(),
             "cores": available_cores(),
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
             "cuda": torch.version.cuda if torch.cuda.is_available() else None,
@@ -73,14 +73,14 @@ def surroundings() -> dict[str, Any]:
 
 
 def fingerprint(dataset: SegmentationDataset) -> dict[str, Any]:
-    """How many samples a dataset has, and a hash of its image files' names in their order, wherever they lie."""
-    files = list(image_files(dataset))
-    common = len(os.path.commonpath(files)) if len(files) > 1 else 0
-    names = sha256("\0".join(file[common:] for file in files).encode(errors="surrogateescape"))
-    return {"samples": len(dataset)} | ({"names": names.hexdigest()[:16]} if files else {})
+    """How many samples a dataset has, and a hash of the names of its image files and their folders, in their order."""
+    names, nothing = sha256(), sha256().digest()
+    for file in image_files(dataset):
+        names.update(os.fsencode("/".join(file.rsplit(os.sep, 2)[-2:]) + "\n"))
+    return {"samples": len(dataset)} | ({} if names.digest() == nothing else {"names": names.hexdigest()[:16]})
 
 
-def _commit(folder: Path) -> dict[str, Any]:
+def commit_of(folder: Path) -> dict[str, Any]:
     """The git commit of a checkout, and whether files have been changed since; empty elsewhere."""
 
     def git(*words: str) -> str | None:
@@ -100,11 +100,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -4,7 +4,6 @@ import hashlib
 import multiprocessing
 import os
 import re
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from fcnseg.data.files.values import max_bytes
 from fcnseg.data.resizing import scale_values
 from fcnseg.errors import InputError
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
+from fcnseg.workers import begin_worker
 
 MANY_VALUES = 8
 """From so many values outside the label space on, a label is taken to be smoothed or compressed with loss."""
@@ -211,7 +211,7 @@ def _run(
     splits: Sequence[InspectedSplit], chunks: list[list[tuple[int, int]]], checksums: bool, count: int
 ) -> Iterator[tuple[int, list[Facts]]]:
     if count <= 1:
-        _start(splits, checksums, ignore_interrupts=False)
+        _tell(splits, checksums)
         for position, chunk in enumerate(chunks):
             yield position, _work(chunk)
         return
@@ -231,13 +231,15 @@ def _run(
 _state: tuple[Sequence[InspectedSplit], bool] = ((), False)
 
 
-def _start(splits: Sequence[InspectedSplit], checksums: bool, ignore_interrupts: bool = True) -> None:
-    """Prepare a process; the parent alone answers to Ctrl-C."""
+def _start(splits: Sequence[InspectedSplit], checksums: bool) -> None:
+    """Prepare a process; the parent alone answers to Ctrl-C, and none outlives it."""
+    begin_worker(interruptible=False)
+    _tell(splits, checksums)
+
+
+def _tell(splits: Sequence[InspectedSplit], checksums: bool) -> None:
     global _state
     _state = splits, checksums
-    if ignore_interrupts:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        cv2.setNumThreads(0)
 
 
 def _work(chunk: list[tuple[int, int]]) -> list[Facts]:

@@ -6,9 +6,7 @@ A portion's note, which is written when its shards are whole, holds what it adds
 import json
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import cv2
 import numpy as np
 
 from fcnseg.atomic import replacing
@@ -29,6 +26,7 @@ from fcnseg.data.storage.encoding import Packing
 from fcnseg.data.storage.packed import litdata, open_shards
 from fcnseg.data.storage.shard_index import INDEX
 from fcnseg.errors import InputError
+from fcnseg.workers import begin_worker
 
 SHARD_BYTES = 64 << 20
 
@@ -188,16 +186,7 @@ def _start(job: Job, steps: Any) -> None:
     """Prepare a process; the parent alone answers to Ctrl-C, and none outlives it."""
     global _state
     _state = job, steps
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(0)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    begin_worker(interruptible=False)
 
 
 def _work(number: int) -> None:
