@@ -33,10 +33,11 @@ from fcnseg.data.streams import Parts
 from fcnseg.data.transforms import Augment, resize_pipeline
 from fcnseg.errors import InputError
 from fcnseg.geometry import require_resize
-from fcnseg.labels import IGNORE_INDEX
+from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 CACHES = ("none", "ram", "disk")
 MIXINGS = ("balanced", "pooled")
+ON_ERROR = ("raise", "skip")
 
 
 class SegmentationData(LightningDataModule):
@@ -108,39 +109,31 @@ class SegmentationData(LightningDataModule):
         allow_overlap: bool = False,
     ) -> None:
         super().__init__()
-        for name, count, least in (
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers or 0, 0),
-            ("prefetch_factor", 2 if prefetch_factor is None else prefetch_factor, 1),
-            ("seed", seed, 0),
-            ("most_errors", most_errors, 1),
-            ("steps_per_epoch", 1 if steps_per_epoch is None else steps_per_epoch, 1),
-        ):
-            if not isinstance(count, int) or count < least:
-                raise InputError(f"{name}={count!r}: expected a whole number from {least} on")
-        for key, choice, choices in (
-            ("mixing", mixing, MIXINGS), ("cache", cache, CACHES), ("on_error", on_error, ("raise", "skip"))
-        ):  # fmt: skip
-            if choice not in choices:
-                raise InputError(f"{key} {choice!r}: expected one of {', '.join(choices)}")
-        if start_method not in (None, *(methods := get_all_start_methods())):
-            raise InputError(f"start_method {start_method!r}: expected one of {', '.join(methods)}, or null")
+        _require_settings(
+            counts={
+                "batch_size": (batch_size, 1),
+                "num_workers": (num_workers or 0, 0),
+                "prefetch_factor": (2 if prefetch_factor is None else prefetch_factor, 1),
+                "seed": (seed, 0),
+                "most_errors": (most_errors, 1),
+                "steps_per_epoch": (1 if steps_per_epoch is None else steps_per_epoch, 1),
+            },
+            choices={
+                "mixing": (mixing, MIXINGS),
+                "cache": (cache, CACHES),
+                "on_error": (on_error, ON_ERROR),
+                "start_method": (start_method, (*get_all_start_methods(), None)),
+            },
+        )
         if not isinstance(cache_limit, int | float) or not cache_limit > 0:
             raise InputError(f"cache_limit={cache_limit!r}: expected a number of GB above 0")
         if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)):
             raise InputError(f"size {list(size)}: expected [height, width] in pixels")
         require_resize(resize)
-        if cache != "none" and any(getattr(dataset, "drawn", False) for dataset in train.values()):
-            raise InputError(f"cache={cache}: windows are drawn anew each time; expected cache=none")
-        if cache != "none" and on_error == "skip":
-            raise InputError(f"on_error=skip: a cache is made of sound files; expected cache=none, not {cache}")
-        spaces = {name: dataset.label_space for name, dataset in (*train.items(), ("val", val))}
+        if cache != "none":
+            _require_cacheable(train, cache, on_error)
         self.label_space = val.label_space
-        for name, space in spaces.items():
-            if space.classes != self.label_space.classes:
-                raise InputError(
-                    f"domain {name!r} has label space {space.name!r}, validation {self.label_space.name!r}"
-                )
+        _require_one_label_space(train, self.label_space)
         _require_labels(train, val)
         if not allow_overlap:
             require_apart(train, val)
@@ -287,6 +280,31 @@ class SegmentationData(LightningDataModule):
                 parts = [(len(dataset), 1.0)] if pooled else parts_of(dataset)
                 total += _mean_pixels(dataset, parts, limit) * (len(dataset) if pooled else self.ratio[name])
         return total
+
+
+def _require_settings(
+    counts: Mapping[str, tuple[Any, int]], choices: Mapping[str, tuple[Any, Sequence[str | None]]]
+) -> None:
+    """Refuse what is no whole number from its least one on, or none of its choices."""
+    for name, (count, least) in counts.items():
+        if not isinstance(count, int) or count < least:
+            raise InputError(f"{name}={count!r}: expected a whole number from {least} on")
+    for name, (choice, known) in choices.items():
+        if choice not in known:
+            raise InputError(f"{name} {choice!r}: expected one of {', '.join(each or 'null' for each in known)}")
+
+
+def _require_cacheable(train: Mapping[str, SegmentationDataset], cache: str, on_error: str) -> None:
+    if any(getattr(dataset, "drawn", False) for dataset in train.values()):
+        raise InputError(f"cache={cache}: windows are drawn anew each time; expected cache=none")
+    if on_error == "skip":
+        raise InputError(f"on_error=skip: a cache is made of sound files; expected cache=none, not {cache}")
+
+
+def _require_one_label_space(train: Mapping[str, SegmentationDataset], expected: LabelSpace) -> None:
+    for name, dataset in train.items():
+        if (space := dataset.label_space).classes != expected.classes:
+            raise InputError(f"domain {name!r} has label space {space.name!r}, validation {expected.name!r}")
 
 
 def _require_labels(train: Mapping[str, SegmentationDataset], val: SegmentationDataset) -> None:

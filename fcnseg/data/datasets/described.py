@@ -29,6 +29,7 @@ import yaml
 
 from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.files.checksum import sha256
+from fcnseg.data.files.listing import missing_files
 from fcnseg.errors import InputError
 from fcnseg.labels import LabelSpace
 
@@ -97,7 +98,7 @@ class Described(Pairs):
             raise InputError(f"{changed[0]}: changed since it was described{_more(changed, 'files have')}")
 
     def _require_files(self, path: Path) -> None:
-        missing = [file for files in (self.images, self.labels) for file in files if not file.is_file()]
+        missing = [file for files in (self.images, self.labels) for file in missing_files(files)]
         if missing:
             raise InputError(f"{missing[0]}: no such file, but {path} names it{_more(missing, 'files are missing')}")
 
@@ -196,7 +197,7 @@ def _require_tree(found: Any, path: Path) -> None:
         left += part.values() if isinstance(part, dict) else part
 
 
-def _more(files: Sequence[Path], what: str) -> str:
+def _more(files: Sequence[Any], what: str) -> str:
     return f" ({len(files)} {what})" if len(files) > 1 else ""
 
 

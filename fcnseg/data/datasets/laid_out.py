@@ -9,13 +9,11 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
-
 from fcnseg.data.datasets.layout import Layout, Split, read_layout
 from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.files.images import image_size
 from fcnseg.data.files.listing import find_files, read_names, require_folder, require_labels
+from fcnseg.data.files.matlab import read_matlab
 from fcnseg.data.files.path_list import PathList
 from fcnseg.errors import InputError
 
@@ -141,12 +139,7 @@ def _listed(found: Found, split: Split, root: Path) -> Found:
 
 def _numbers(path: Path, file: str, variable: str, digits: int = 0) -> list[str]:
     """The numbers of a variable of a MATLAB file, as names of so many digits."""
-    try:
-        values = loadmat(path)[variable]
-    except KeyError:
-        raise InputError(f"{path}: no variable {variable!r}") from None
-    except (OSError, ValueError, NotImplementedError, MatReadError) as error:
-        raise InputError(f"{path}: cannot be read as a MATLAB file ({error})") from error
+    values = read_matlab(path, lambda content: content[variable], f"a file with numbers {variable}")
     return [f"{int(value):0{digits}d}" for value in values.ravel()]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fcnseg.data.files.images import Colour, image_size, known_pixels, read_image, read_label
+from fcnseg.data.files.listing import missing_files
 from fcnseg.data.files.naming import check_patterns
 from fcnseg.data.files.pairing import common_names, paired
 from fcnseg.data.files.path_list import PathList
@@ -195,7 +196,7 @@ class PairedFiles(Pairs):
     """
 
     def __init__(self, pairs: str | Path, label_space: LabelSpace, **reading: Any) -> None:
-        images, labels = zip(*_rows(Path(pairs)), strict=True)
+        images, labels = _rows(Path(pairs))
         super().__init__(images, labels, label_space, **reading)
 
 
@@ -221,8 +222,8 @@ def _ignored(image: np.ndarray) -> np.ndarray:
     return np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
 
 
-def _rows(path: Path) -> list[tuple[Path, Path]]:
-    """The pairs of a CSV file, all of which exist."""
+def _rows(path: Path) -> tuple[PathList, PathList]:
+    """The images and the labels of a CSV file, all of which exist."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
@@ -234,18 +235,19 @@ def _rows(path: Path) -> list[tuple[Path, Path]]:
     header = [cell.lower() for cell in rows[0][1]] if rows else []
     named = {"image", "label"} <= set(header)
     image, label = (header.index("image"), header.index("label")) if named else (0, 1)
-    found = []
     for number, row in rows[named:]:
         if len(row) != (len(header) if named else 2):
             raise InputError(
                 f"{path}, row {number}: {len(row)} columns; expected {','.join(header) if named else 'image,label'}"
             )
-        found.append((path.parent / row[image], path.parent / row[label]))
-        if missing := [file for file in found[-1] if not file.is_file()]:
-            raise InputError(f"{path}, row {number}: {missing[0]}: no such file")
-    if not found:
+    files = tuple(PathList(path.parent / row[column] for _, row in rows[named:]) for column in (image, label))
+    if not len(files[0]):
         raise InputError(f"{path}: no pairs; expected rows of image,label")
-    return found
+    if missing := {file for each in files for file in missing_files(each)}:
+        pairs = zip(rows[named:], *(each.texts() for each in files), strict=True)
+        number, file = next((row[0], file) for row, *pair in pairs for file in pair if file in missing)
+        raise InputError(f"{path}, row {number}: {file}: no such file")
+    return files[0], files[1]
 
 
 def _colour_ids(space: LabelSpace, ignored: Sequence[Colour]) -> tuple[tuple[Colour, int], ...]:

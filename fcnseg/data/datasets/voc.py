@@ -16,8 +16,6 @@ not among those, 736 of them (Long, Shelhamer, Darrell, CVPR 2015, section 5). I
     Voc(voc2011, "val", exclude=sbd / "train.txt")
 """
 
-import struct
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -25,14 +23,9 @@ import numpy as np
 
 from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.files.listing import labels_of, read_names, require_folder
-from fcnseg.data.files.values import max_bytes, require_bytes
+from fcnseg.data.files.matlab import read_matlab
 from fcnseg.errors import InputError
 from fcnseg.labels import VOC21
-
-DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, zlib.error)
-"""What scipy raises for files that are cut off, or are not what they should be."""
-
-PIECE = 2**20  # bytes that are unpacked at once
 
 
 class Voc(Pairs):
@@ -72,48 +65,10 @@ class Sbd(Pairs):
         super().__init__(images, labels_of(images, lambda _: folder / "cls", "{}.mat".format), VOC21)
 
     def read_values(self, path: Path) -> np.ndarray:
-        import scipy.io  # slow to import, and only needed here
-
-        try:
-            require_bytes(path, unpacked_size(path, max_bytes()), "a label of SBD")
-            values = scipy.io.loadmat(path)["GTcls"][0]["Segmentation"][0]
-        except (*DAMAGE, MemoryError, scipy.io.matlab.MatReadError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"{path}: cannot be read as a label of SBD ({reason})") from error
+        values = read_matlab(path, lambda content: content["GTcls"][0]["Segmentation"][0], "a label of SBD")
         if values.ndim != 2 or values.dtype.kind not in "ui":
             raise InputError(f"{path}: GTcls.Segmentation is {values.dtype} {values.shape}; expected (H, W) integers")
         return values
-
-
-def unpacked_size(path: Path, most: int) -> int:
-    """The bytes that a MATLAB file (version 5) holds when unpacked, as far as they are no more than `most`.
-
-    It is a head of 128 bytes and elements of a type and a length, of which those of type 15 are zlib streams. They are
-    unpacked piece by piece and thrown away, which finds damage by their checksums: SciPy's reader may crash of it.
-
-    Raises:
-        OSError, ValueError, zlib.error: when the file is damaged or cannot be read so.
-    """
-    total = path.stat().st_size
-    with open(path, "rb") as file:
-        head = file.read(128)
-        order = "<" if head[126:128] == b"IM" else ">"
-        while total <= most and (tag := file.read(8)):
-            kind, length = struct.unpack(f"{order}II", tag.ljust(8, b"\xff"))
-            if length > path.stat().st_size - file.tell():
-                raise ValueError("it ends too early")
-            if kind != 15:
-                file.seek(length, 1)
-                continue
-            unpacker, left = zlib.decompressobj(), length
-            while total <= most and left > 0 and (packed := file.read(min(left, PIECE))):
-                left -= len(packed)
-                while packed and total <= most:
-                    total += len(unpacker.decompress(packed, PIECE))
-                    packed = unpacker.unconsumed_tail
-            if total <= most and not unpacker.eof:
-                raise ValueError("it ends too early")
-    return total
 
 
 def difference(names: Iterable[str], excluded: Iterable[str]) -> list[str]:

@@ -135,19 +135,21 @@ def labels_of(images: Iterable[Path], folder_of: Callable[[Path], Path], name_of
 
 
 def require_labels(labels: PathList) -> PathList:
-    """Return label files if all of them are there; each folder is listed once.
+    """Return label files if all of them are there.
 
     Raises:
         InputError: naming the first that is missing, and how many are.
     """
-    present = lru_cache(maxsize=4)(_names_in)  # files come folder by folder
-    missing = [
-        f"{folder}{name}" for folder, names in labels.runs() for name in names if name not in present(folder or ".")
-    ]
-    if missing:
+    if missing := missing_files(labels):
         more = f" ({len(missing)} of {len(labels)} labels are missing)" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}: no such label file{more}")
     return labels
+
+
+def missing_files(files: PathList) -> list[str]:
+    """Those that are not in their folders, each of which is listed once, which is fast on network drives as well."""
+    present = lru_cache(maxsize=4)(_names_in)  # files come folder by folder
+    return [f"{folder}{name}" for folder, names in files.runs() for name in names if name not in present(folder or ".")]
 
 
 def stem(name: str) -> str:

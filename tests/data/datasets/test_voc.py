@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from fcnseg.data import Sbd, Voc
-from fcnseg.data.datasets.voc import difference, unpacked_size
+from fcnseg.data.datasets.voc import difference
 from fcnseg.data.files.listing import read_names
+from fcnseg.data.files.matlab import unpacked_size
 from fcnseg.errors import InputError
 from tests.data import layouts
 
