@@ -2,7 +2,7 @@
 
 The scene and the untrained network are made by the script. Printed are the seconds of each run, the greatest resident
 memory of any, and in how many pixels the mask differs from that of windows which are computed whole, with all that
-their pixels see around them.
+their pixels see around them, and by how much.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def run(command: list[str], kill_after: float | None) -> tuple[float, int, int]:
         try:
             lines = [line.split() for line in status.read_text().splitlines() if line.startswith("VmHWM")]
             most = max([most, *(int(line[1]) * 1024 for line in lines)])
-        except OSError:
+        except OSError:  # it has ended in the meantime
             pass
         if kill_after is not None and time.monotonic() - began > kill_after:
             os.kill(process.pid, signal.SIGKILL)
@@ -75,23 +75,31 @@ def run(command: list[str], kill_after: float | None) -> tuple[float, int, int]:
     return time.monotonic() - began, most, process.returncode
 
 
-def compare(folder: Path, name: str, windows: int) -> tuple[int, int]:
-    """How many pixels of windows at random places have another class than in windows computed whole; of how many."""
+def compare(folder: Path, windows: int) -> dict[str, float]:
+    """How many pixels of windows at random places have another class than in windows computed whole, of how many.
+
+    And by how much of a logit the other class is behind there, at most: ties are broken by the order of sums.
+    """
     predictor = Predictor.from_pretrained(folder / "model", scale="native", device="cpu")
     tiling = predictor.model.tiling()
     assert tiling is not None
-    random, different = np.random.default_rng(1), 0
+    random, different, behind = np.random.default_rng(1), 0, 0.0
     with rasterio.open(folder / "scene.tif") as scene, rasterio.open(folder / "out" / "masks" / "scene.tif") as mask:
         for _ in range(windows):
             core = [int(random.integers(0, n - SIDE + 1)) for n in (scene.height, scene.width)]
             starts = [max(first - tiling["before"], 0) // tiling["step"] * tiling["step"] for first in core]
             ends = [min(first + SIDE + tiling["after"], n) for first, n in zip(core, scene.shape, strict=True)]
             place = ((starts[0], ends[0]), (starts[1], ends[1]))
-            whole = predictor(np.moveaxis(scene.read(window=place), 0, 2)).mask
+            whole = predictor(np.moveaxis(scene.read(window=place), 0, 2), probabilities=True)
             inner = tuple(slice(first - start, first - start + SIDE) for first, start in zip(core, starts, strict=True))
             found = mask.read(1, window=tuple((first, first + SIDE) for first in core))
-            different += int((whole[inner] != found).sum())
-    return different, windows * SIDE**2
+            rows, columns = np.nonzero(whole.mask[inner] != found)
+            different += len(rows)
+            with np.errstate(divide="ignore"):  # of classes that are out of the question
+                logits = np.log(whole.probabilities[:, *inner])  # but for a number that all classes share
+            ours, theirs = (classes[rows, columns] for classes in (whole.mask[inner], found))
+            behind = max([behind, *(logits[ours, rows, columns] - logits[theirs, rows, columns]).tolist()])
+    return {"different_pixels": different, "compared_pixels": windows * SIDE**2, "behind_by_at_most": behind}
 
 
 def main() -> int:
@@ -121,16 +129,13 @@ def main() -> int:
     runs.append(run(command, None))
     if runs[-1][2]:
         return runs[-1][2]
-    different, compared = compare(folder, "scene", options.windows)
     result = {
         "size": options.size,
         "model": options.model,
         "width": options.width,
         "seconds": [round(seconds, 1) for seconds, _, _ in runs],
         "greatest_resident_bytes": max(most for _, most, _ in runs),
-        "different_pixels": different,
-        "compared_pixels": compared,
-    }
+    } | compare(folder, options.windows)
     print(json.dumps(result, indent=2))
     return 0
 

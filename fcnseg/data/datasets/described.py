@@ -25,11 +25,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.files.checksum import sha256
 from fcnseg.data.files.listing import missing_files
+from fcnseg.data.files.yaml_files import read_yaml
 from fcnseg.errors import InputError
 from fcnseg.labels import LabelSpace
 
@@ -109,13 +108,9 @@ def read_description(path: Path) -> Description:
     Raises:
         InputError: naming the file, when it is missing, damaged, something else, or of another version.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = yaml.load(file, _Loader)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; fcnseg data create writes one") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; fcnseg data create writes one")
+    found = read_yaml(path)
     _require_tree(found, path)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise InputError(
@@ -199,6 +194,3 @@ def _require_tree(found: Any, path: Path) -> None:
 
 def _more(files: Sequence[Any], what: str) -> str:
     return f" ({len(files)} {what})" if len(files) > 1 else ""
-
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with it

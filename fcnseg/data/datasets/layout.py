@@ -36,15 +36,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from fcnseg.data.files.yaml_files import read_yaml
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import get_label_space
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 SHIPPED = Path(__file__).parent / "layouts"
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with it
 
 PLAIN = ("images", "names", "sizes", "becomes", "channels", "scaling")
 READING = ("labels_as", "label_channel", "ignored_colours")
@@ -108,11 +105,7 @@ def read_layout(source: str | Path) -> Layout:
         names = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
         near = get_close_matches(str(source), names, n=3) or names
         raise InputError(f"layout {source}: no such file, and none that is shipped, such as {', '.join(near)}")
-    try:
-        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from error
-    return _layout(found, str(path))
+    return _layout(read_yaml(path), str(path))
 
 
 def fields_of(pattern: str) -> list[str]:
