@@ -50,6 +50,8 @@ def main() -> None:
         fail(unknown(arguments))
     from fcnseg.commands import configuration
 
+    # torch's C++ warns of a lost connection with a stack of forty lines; its exception says as much.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if command == "predict":  # OpenMP's threads leave the cores, as they wait, to those that read and write images
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # which is read when torch is imported
     module = command.replace(" ", "_")

@@ -19,6 +19,7 @@ from fcnseg.errors import InputError, mistake
 from fcnseg.models import FCN, load_checkpoint
 from fcnseg.runs.building import build_data, build_module, build_trainer, check_statistics, leave_out_roots
 from fcnseg.runs.folder import check_new, check_settings, last_checkpoint, relative, save_config
+from fcnseg.runs.heartbeat import Lost
 from fcnseg.runs.processes import Training, know_rank, meet, preparing, training_together, trainings
 from fcnseg.runs.records import finished_score, keep_metrics, report, write_totals
 from fcnseg.runs.regimes import apply_regime
@@ -135,6 +136,8 @@ def say_how_to_go_on(resume: Path) -> Iterator[None]:
     """Name what `resume` takes, if it is there, when an interruption passes."""
     try:
         yield
+    except Lost:
+        raise
     except (KeyboardInterrupt, SystemExit):  # Lightning ends an interrupted run with the latter
         if getattr(rank_zero_only, "rank", 0) == 0 and resume.exists():
             print(f"\ninterrupted; go on with the same settings and resume={relative(resume)}", file=sys.stderr)

@@ -16,7 +16,7 @@ from fcnseg.errors import InputError
 from fcnseg.inference.device import fast_precision
 
 FREE = (
-    *("resume", "on_nonfinite", "callbacks.nonfinite", "callbacks.stop_on_signal"),
+    *("resume", "on_nonfinite", "callbacks.nonfinite", "callbacks.stop_on_signal", "callbacks.heartbeat"),
     *("data.start_method", "data.prefetch_factor"),
 )
 """Settings that change nothing of what a sound training learns: a run may go on with others, or without them."""

@@ -126,6 +126,9 @@ class Meeting:
         except DistError:
             return GONE
 
+    def forsake(self) -> None:
+        """Wait no more for the others, since one of them is lost."""
+
 
 class First(Meeting):
     """The side of the process that decides.
@@ -180,6 +183,9 @@ class First(Meeting):
         self.store.set(self.key("told"), "")
         with suppress(InputError):
             self._wait_for("left", self.others, 30)
+
+    def forsake(self) -> None:
+        self.others = 0
 
     def _wait_for(self, name: str, number: int, patience: float | None = None) -> None:
         message = f"not all of {number} other processes have answered"

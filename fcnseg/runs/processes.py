@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from fcnseg.errors import InputError, mistake
 from fcnseg.runs.folder import relative
+from fcnseg.runs.heartbeat import Lost, heartbeat_of
 from fcnseg.runs.meeting import First, Other, Started, open_store, started
 
 TOLD = "FCNSEG_TRAINING"
@@ -164,23 +165,35 @@ def training_together(trainer: Trainer, training: Training, meeting: First | Oth
     os.environ.update({TOLD: _written(training), COMPLAINT: complaint})
     if training.port is not None:  # not where the processes meet, which stays open
         os.environ.update(MASTER_PORT=str(training.port), TORCHELASTIC_USE_AGENT_STORE=str(False))
+    heartbeat = heartbeat_of(trainer)
+    if heartbeat is not None:
+        heartbeat.told_by_others = lambda: Path(complaint).read_text() if meeting is None else meeting.complaint()
     patience = 0.0
     try:
         yield
         trainer.strategy.barrier()  # none leaves while another one still scores
         patience = 60.0
+        if heartbeat is not None:
+            heartbeat.stop()
     except Exception as error:
-        if meeting is not None:  # an error of the connection comes from one elsewhere
-            if not isinstance(error, InputError) and (line := meeting.complaint(patience=5)):
+        if mistake(error) is None:  # an error of the connection comes from one elsewhere
+            line = _heard(Path(complaint), _started(trainer)) if meeting is None else meeting.complaint(patience=5)
+            if line:
                 raise InputError(line) from error
+            if heartbeat is not None and heartbeat.loss():
+                heartbeat.tell()
+                if meeting is not None:
+                    meeting.forsake()
+                raise Lost(1) from error
+        if meeting is not None:
             meeting.complain(error)
-        elif mistake(error) is None and (line := _heard(Path(complaint), _started(trainer))):
-            raise InputError(line) from error
         raise
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         _end(_started(trainer), patience)
+        if heartbeat is not None:
+            heartbeat.stop()
         Path(complaint).unlink(missing_ok=True)
         for key, value in before.items():
             os.environ.pop(key, None)
@@ -203,7 +216,8 @@ def complaining() -> Iterator[None]:
 
 def _started(trainer: Trainer) -> list[Any]:
     """The processes that Lightning has started by now."""
-    return getattr(trainer.strategy.launcher, "procs", [])
+    heartbeat = heartbeat_of(trainer)
+    return (heartbeat and heartbeat.children) or getattr(trainer.strategy.launcher, "procs", [])
 
 
 def _heard(complaint: Path, processes: list[Any]) -> str:
