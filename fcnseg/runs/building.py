@@ -20,7 +20,7 @@ from fcnseg.models import FCN
 from fcnseg.models.backbones import Chain
 from fcnseg.models.spec import ModelSpec
 from fcnseg.training import SegmentationModule
-from fcnseg.training.checkpoints import AtomicCheckpointIO
+from fcnseg.training.checkpoints import AtomicCheckpointIO, BesideTraining
 from fcnseg.training.losses import SegmentationLoss
 from fcnseg.training.precision import check_precision, use_tf32
 
@@ -29,7 +29,7 @@ KEYS = (
 )  # fmt: skip
 """What of `config.data` says how to build it, and is no argument of `SegmentationData`."""
 
-OURS = ("checkpoint_activations", "compile", "tf32")
+OURS = ("async_checkpoints", "checkpoint_activations", "compile", "tf32")
 """What of `config.trainer` is no argument of Lightning's."""
 
 
@@ -207,7 +207,7 @@ def build_trainer(config: DictConfig, folder: Path) -> Trainer:
         OmegaConf.masked_copy(config.trainer, [key for key in config.trainer if key not in OURS]),
         callbacks=callbacks,
         logger=loggers,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[BesideTraining() if config.trainer.get("async_checkpoints") else AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )
 

@@ -14,10 +14,11 @@ from yaml import YAMLError
 from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
 from fcnseg.inference.device import fast_precision
+from fcnseg.training.checkpoints import LAST, PREVIOUS, is_whole
 
 FREE = (
     *("resume", "on_nonfinite", "callbacks.nonfinite", "callbacks.stop_on_signal", "callbacks.heartbeat"),
-    *("data.start_method", "data.prefetch_factor"),
+    *("data.start_method", "data.prefetch_factor", "trainer.async_checkpoints"),
 )
 """Settings that change nothing of what a sound training learns: a run may go on with others, or without them."""
 
@@ -34,7 +35,17 @@ def relative(path: str | Path) -> str:
 
 def last_checkpoint(folder: Path) -> Path:
     """Where a run in this folder keeps the end of its last epoch."""
-    return folder / "checkpoints" / "last.ckpt"
+    return folder / "checkpoints" / LAST
+
+
+def checkpoint_to_resume(folder: Path) -> Path | None:
+    """The last checkpoint of a run, or the one before where that is damaged; None where there is none."""
+    last = last_checkpoint(folder)
+    previous = last.with_name(PREVIOUS)
+    if is_whole(last) or not is_whole(previous):
+        return last if last.is_file() else None
+    print(f"damaged     {relative(last)}; goes on from {previous.name}")
+    return previous
 
 
 def holds_run(folder: Path) -> bool:

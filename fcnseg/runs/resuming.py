@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
-from fcnseg.runs.folder import check_settings, last_checkpoint, relative, saved_config
+from fcnseg.runs.folder import check_settings, checkpoint_to_resume, relative, saved_config
 from fcnseg.runs.records import finished_score
 
 AUTO = "auto"
@@ -33,8 +33,8 @@ def stopped_at(config: DictConfig, folder: Path) -> Path | None:
     Raises:
         InputError: when a run with other settings is there.
     """
-    checkpoint = last_checkpoint(folder)
-    if not checkpoint.is_file() and not saved_config(folder).get("stages"):
+    checkpoint = checkpoint_to_resume(folder)
+    if checkpoint is None and not saved_config(folder).get("stages"):
         return None
     check_settings(config, Path(relative(folder)))
     if config.stages is None:

@@ -20,7 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from fcnseg.errors import InputError
 from fcnseg.runs.building import build_data
-from fcnseg.runs.folder import last_checkpoint, relative, saved_config, shown
+from fcnseg.runs.folder import checkpoint_to_resume, last_checkpoint, relative, saved_config, shown
 
 RUN_KEYS = ("stages", "regime", "resume", "folder", "name")
 """What belongs to the whole run and no stage can set."""
@@ -70,9 +70,8 @@ def plan(config: DictConfig, folder: Path) -> list[Stage]:
         _check_hand_over(stage, name)
         begun = config.resume is not None and all(before.finished for before in stages)
         finished = begun and (folder / name / "metrics.json").is_file()
-        checkpoint = last_checkpoint(folder / name)
-        resumable = begun and not finished and checkpoint.is_file()
-        stages.append(Stage(name, folder / name, stage, finished, checkpoint if resumable else None))
+        checkpoint = checkpoint_to_resume(folder / name) if begun and not finished else None
+        stages.append(Stage(name, folder / name, stage, finished, checkpoint))
     if not stages:
         raise InputError("stages: expected at least one stage that is not null, or stages=null for a single run")
     return stages

@@ -1,10 +1,15 @@
 """Writing checkpoints so that a full disk or a killed job cannot damage one."""
 
-import io
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from lightning_fabric.utilities.types import _PATH
+from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -12,9 +17,14 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
 
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+"""The checkpoint to go on from, and the one that was it before."""
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes each checkpoint beside its target and then renames it.
+    """Writes each checkpoint beside its target, reads its table of contents back, and then renames it.
+
+    The last but one stays as previous.ckpt.
 
     Lightning's own writer collects the file in the system's temporary folder and moves it; where that is
     another disk the move is a copy, and a full disk leaves half a checkpoint under the final name.
@@ -25,10 +35,76 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         require_finite(checkpoint, path)
-        content = io.BytesIO()  # in memory first: torch's file writer reports a full disk as an internal error
-        torch.save(checkpoint, content)
-        with replacing(str(path), durable=True) as temporary:
-            temporary.write_bytes(content.getbuffer())
+        path = Path(path)
+        with replacing(path, durable=True) as temporary:
+            write(checkpoint, temporary)
+            if not is_whole(temporary):
+                raise InputError(f"{path}: what was written does not read back; the disk may be failing")
+            if path.name == LAST:
+                keep(path, path.with_name(PREVIOUS))
+
+
+class BesideTraining(AtomicCheckpointIO):
+    """Writes a checkpoint in a thread, while training goes on with the next steps.
+
+    A copy of it is in the host's memory meanwhile. One is written at a time: the next one waits. What goes wrong is
+    raised by the next one, or at the end of the training, which waits for the last one.
+    """
+
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+        self._writing: Future[None] | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        require_finite(checkpoint, path)
+        self._wait()
+        snapshot = apply_to_collection(checkpoint, torch.Tensor, lambda values: values.detach().to("cpu", copy=True))
+        self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
+        self._writing = self._thread.submit(super().save_checkpoint, snapshot, path, storage_options)
+
+    def teardown(self) -> None:
+        try:
+            self._wait()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+                self._thread = None
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+
+def write(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint piece by piece, so that it is not in memory a second time.
+
+    Raises:
+        OSError: when the disk is full, for instance; torch's own error says nothing of it.
+    """
+    with path.open("wb") as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint's table of contents, at its end, is there and fits the file; its values are not read."""
+    try:
+        with ZipFile(path) as file:
+            return any(name.endswith("/data.pkl") for name in file.namelist())
+    except (OSError, BadZipFile):
+        return False
+
+
+def keep(path: Path, previous: Path) -> None:
+    """Let a whole checkpoint have a second name, where the file system has hard links."""
+    if path.is_file() and is_whole(path):
+        with suppress(OSError), replacing(previous) as temporary:
+            os.link(path, temporary)
 
 
 def require_finite(checkpoint: dict[str, Any], path: _PATH) -> None:

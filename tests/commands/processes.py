@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 
 SETTINGS = (
@@ -44,12 +45,19 @@ def start(command: list[str], folder: Path, **variables: object) -> subprocess.P
     )
 
 
-def stop_when(ready: Callable[[], bool], process: subprocess.Popen, how: signal.Signals) -> str:
-    """Send the signal as soon as something has happened; returns what the process wrote to stderr."""
+def stop_when(ready: Callable[[], bool], process: subprocess.Popen, how: signal.Signals, child: bool = False) -> str:
+    """Send the signal as soon as something has happened; returns what the process wrote to stderr.
+
+    Args:
+        ready: whether it has happened.
+        process: whose end is waited for.
+        how: the signal.
+        child: whether it is sent to the process that this one has started, and not to itself.
+    """
     deadline = time.monotonic() + 120
     while not ready():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(how)
+    (psutil.Process(process.pid).children()[0] if child else process).send_signal(how)
     return process.communicate(timeout=60)[1]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcnseg.training.checkpoints import AtomicCheckpointIO
+from fcnseg.errors import InputError
+from fcnseg.runs.folder import checkpoint_to_resume
+from fcnseg.training.checkpoints import AtomicCheckpointIO, BesideTraining
 
 WEIGHTS = {"step": 2, "weights": torch.ones(50_000)}
 
@@ -24,15 +26,15 @@ def old(tmp_path: Path) -> Path:
 
 def test_a_save_that_is_killed_half_way_leaves_the_old_checkpoint(old: Path) -> None:
     code = f"""
-import os, pathlib, torch
+import os, torch
 from fcnseg.training.checkpoints import AtomicCheckpointIO
 
-def half(self, data):
-    with open(self, "wb") as file:
-        file.write(data[: len(data) // 2])
+def half(checkpoint, file):
+    file.write(bytes(1000))
+    file.flush()
     os._exit(9)
 
-pathlib.Path.write_bytes = half
+torch.save = half
 AtomicCheckpointIO().save_checkpoint({{"weights": torch.ones(50_000)}}, {str(old)!r})
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9, "the save must have been interrupted"
@@ -65,3 +67,63 @@ def test_what_is_saved_is_what_was_given(tmp_path: Path) -> None:
     content = torch.load(path, weights_only=True)
     assert content["step"] == 2
     torch.testing.assert_close(content["weights"], WEIGHTS["weights"])
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    for step in (1, 2, 3):
+        AtomicCheckpointIO().save_checkpoint({"step": step}, last)
+    assert checkpoint_to_resume(tmp_path) == last
+    last.write_bytes(last.read_bytes()[:-40])
+    chosen = checkpoint_to_resume(tmp_path)
+    assert chosen is not None
+    assert torch.load(chosen, weights_only=True) == {"step": 2}
+    assert "last.ckpt; goes on from previous.ckpt" in capsys.readouterr().out
+    AtomicCheckpointIO().save_checkpoint({"step": 4}, last)
+    assert torch.load(chosen, weights_only=True) == {"step": 2}, "a damaged one takes no sound one's place"
+    assert checkpoint_to_resume(tmp_path) == last
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    assert checkpoint_to_resume(tmp_path) is None
+
+
+def test_what_is_written_beside_training_is_what_was_there(tmp_path: Path) -> None:
+    """The weights are changed while the file is written."""
+    writer, weights = BesideTraining(), torch.zeros(3_000_000)
+    writer.save_checkpoint({"weights": weights}, tmp_path / "last.ckpt")
+    weights += 1
+    writer.save_checkpoint({"weights": weights}, tmp_path / "last.ckpt")
+    weights += 1
+    writer.teardown()
+    for name, value in {"previous.ckpt": 0, "last.ckpt": 1}.items():
+        assert torch.load(tmp_path / name, weights_only=True)["weights"].unique().tolist() == [value]
+
+
+def test_what_goes_wrong_beside_training_is_raised_by_the_next_one_or_at_the_end(tmp_path: Path) -> None:
+    writer, no_folder = BesideTraining(), tmp_path / "file" / "last.ckpt"
+    no_folder.parent.write_text("")
+    for _ in range(2):
+        writer.save_checkpoint({}, no_folder)
+        with pytest.raises(OSError, match="file"):
+            writer.teardown()
+    writer.save_checkpoint({}, no_folder)
+    with pytest.raises(OSError, match="file"):
+        writer.save_checkpoint({}, tmp_path / "last.ckpt")
+    writer.teardown()
+    with pytest.raises(InputError, match="is not finite"):
+        writer.save_checkpoint({"state_dict": {"weight": torch.tensor(float("nan"))}}, tmp_path / "last.ckpt")
+
+
+def test_a_checkpoint_is_not_in_memory_a_second_time(tmp_path: Path) -> None:
+    code = f"""
+import resource, torch
+from fcnseg.training.checkpoints import AtomicCheckpointIO
+
+weights = torch.ones(100_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+AtomicCheckpointIO().save_checkpoint({{"weights": weights}}, {str(tmp_path / "a.ckpt")!r})
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100e6, "of 400 MB"
