@@ -1,7 +1,7 @@
 """Measure what a process of several gets done in a step, relative to a process that trains alone.
 
 One thread for each process, the same images for each: two processes take a batch twice as large. The times are those
-of whole steps of Lightning's, from one to the next: forward and backward pass with synchronised batch normalisation,
+of whole steps of Lightning's, from one to the next: forward and backward pass, with synchronised batch normalisation,
 the averaging of gradients and the optimiser. Processes alone and together take turns, so that a machine that slows
 down does so for both. Beside the steps the averaging alone is timed, over buffers of several sizes: what
 `scripts/simulate_scaling.py` computes with. On GPUs `--accelerator gpu`, one for each process.
@@ -129,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--processes", type=int, default=2, help="that train together (default: 2)")
-    made.add_argument("--model", default="fcn8s_vgg16_bn", help="default: fcn8s_vgg16_bn")
+    made.add_argument("--model", default="fcn8s_vgg16", help="default: fcn8s_vgg16")
     made.add_argument("--width", type=float, default=0.25, help="factor on its channels (default: 0.25)")
     made.add_argument("--size", type=int, nargs=2, default=[180, 240], help="height and width (default: 180 240)")
     made.add_argument("--batch", type=int, default=8, help="images of each process (default: 8)")
