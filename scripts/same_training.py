@@ -4,7 +4,8 @@ Batches of 10 images of which a hundredth to all of the pixels are labelled, 50 
 that talk over gloo on this machine. Distances are Euclidean over all parameters and running statistics: relative to
 the weights of one process, and to how far these have moved from where they began. In float32 the roundings of sums
 in another order grow from step to step, as those of any training do, the faster the higher the rate; float64 shows
-that nothing else differs.
+that nothing else differs. "At most 2 images at once" is in micro-batches (`device_batch_size`), and compared with the
+batch in one piece on one process.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from fcnseg.data import CityScenes, SegmentationData
 from fcnseg.labels import IGNORE_INDEX
 from fcnseg.training import SegmentationModule
 from fcnseg.training.losses import CrossEntropy
+from fcnseg.training.micro_batches import micro_batches
 
 EXAMPLE = "example: python scripts/same_training.py --processes 1 2 --settings plain dropout"
 SIZE = (48, 64)
@@ -43,6 +45,28 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "loss": {"domain_weights": {"real": 0.6, "synthetic": 0.4}},
     },
     "accumulated gradients": {"model": "fcn8s_vgg16", "dropout": 0.5, "accumulate": 3},
+    "activations computed twice": {
+        "model": "fcn8s_vgg16_bn",
+        "dropout": 0.5,
+        "twice": True,
+        "against": "batch normalisation and dropout",
+    },
+    "at most 2 images at once": {"model": "fcn8s_vgg16", "dropout": 0.5, "at_once": 2, "against": "dropout"},
+    "domain weights, at most 2 at once": {
+        "model": "fcn8s_vgg16",
+        "dropout": 0.5,
+        "at_once": 2,
+        "loss": {"domain_weights": {"real": 0.6, "synthetic": 0.4}},
+        "against": "domain weights",
+    },
+    "summed loss, at most 2 at once": {
+        "model": "fcn8s_vgg16",
+        "dropout": 0.5,
+        "at_once": 2,
+        "loss": {"reduction": "sum"},
+        "lr": 2e-8,
+        "against": "summed loss",
+    },
     "summed loss": {"model": "fcn8s_vgg16", "dropout": 0.5, "loss": {"reduction": "sum"}, "lr": 2e-8},
 }
 
@@ -70,9 +94,11 @@ def train(processes: int, setting: str, precision: str, steps: int, lr: float | 
     pl.seed_everything(5, verbose=False)
     domains = {look: PartlyLabelled(CityScenes(40, seed=1, look=look, size=SIZE)) for look in DOMAINS}
     data = SegmentationData(
-        domains, domains["real"], size=SIZE, ratio={"real": 6, "synthetic": 4}, batch_size=10, num_workers=0
-    )
+        domains, domains["real"], size=SIZE, ratio={"real": 6, "synthetic": 4}, batch_size=10, num_workers=0,
+        device_batch_size=options.get("at_once"),
+    )  # fmt: skip
     model = fcnseg.create_model(options["model"], num_classes=11, width=0.1, dropout=options["dropout"])
+    model.backbone.checkpoint_activations = options.get("twice", False)
     loss = CrossEntropy(class_pixels=data.class_pixels, domains=DOMAINS, **options.get("loss", {}))
     optimizer = partial(torch.optim.SGD, lr=lr or options.get("lr", 2e-4), momentum=0.9, weight_decay=5e-4)
     module = SegmentationModule(model, loss, optimizer)
@@ -90,13 +116,16 @@ def train(processes: int, setting: str, precision: str, steps: int, lr: float | 
 
 
 class Losses(pl.Callback):
-    """Notes what is logged as the loss of every batch."""
+    """Notes what is logged as the loss of every batch, which is after the last of its micro-batches."""
 
     def __init__(self) -> None:
         self.seen: list[float] = []
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.seen.append(float(trainer.callback_metrics["train/loss"]))
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % micro_batches(trainer) == 0:
+            self.seen.append(float(trainer.callback_metrics["train/loss"]))
 
 
 def run(processes: int, trainings: list[tuple[str, str, int, float | None]], folder: Path) -> list[dict[str, Any]]:
@@ -151,8 +180,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for setting in arguments.settings:
             work = [(setting, precision, arguments.steps, arguments.lr) for precision in PRECISIONS]
-            one = run(1, work, Path(folder))
-            for processes in (n for n in arguments.processes if n > 1):
+            whole = SETTINGS[setting].get("against", setting)
+            one = run(1, [(whole, *rest) for _, *rest in work], Path(folder))
+            for processes in (n for n in arguments.processes if n > 1 or whole != setting):
                 found = [compare(*pair) for pair in zip(one, run(processes, work, Path(folder)), strict=True)]
                 cells = [f"{value:.0e}" for value in (*found[0], *found[1][:2])]
                 print(f"| {setting} | {processes} | {' | '.join(cells)} |", flush=True)

@@ -125,7 +125,7 @@ def explain(error: BaseException, command: str, overrides: list[str]) -> str | N
                 "shared memory, /dev/shm); a smaller data.num_workers may help, and resume=auto goes on"
             )
         if type(cause).__name__ == "OutOfMemoryError":
-            return "the GPU's memory is full; try a smaller data.batch_size, data.size or model.width"
+            return "the GPU's memory is full; try data.device_batch_size=1, or a smaller data.size or model.width"
         if isinstance(cause, OSError) and cause.errno in (
             errno.ENOSPC,
             errno.EACCES,

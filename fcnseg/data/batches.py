@@ -1,18 +1,22 @@
 """From datasets to batches: augmented samples for training, whole ones for validation, and their collation."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from fcnseg.cores import cores_of_each
+from fcnseg.data.bgc import count_micro_batches
 from fcnseg.data.dataset import SegmentationDataset, drawn
 from fcnseg.data.resizing import framed_image, padded_image, padded_mask
 from fcnseg.data.streams import SampleRef
 from fcnseg.data.transforms import Augment
+from fcnseg.errors import InputError
 from fcnseg.geometry import shown_size
 from fcnseg.labels import IGNORE_INDEX
 from fcnseg.workers import begin_worker
@@ -74,10 +78,19 @@ class TrainingLoader(DataLoader):
 
     Lightning makes it before it restores a checkpoint, to count the batches; worker processes would prepare the
     batches of a run that begins anew.
+
+    Of a batch in micro-batches the first one has "whole" too: the masks and domains of all of them, by which a loss
+    knows what it is a mean over before the first backward pass. All of them are in memory by then.
     """
 
     def __iter__(self) -> Any:
-        yield from super().__iter__()
+        count = getattr(self.batch_sampler, "micro_batches", 1)
+        batches = super().__iter__()
+        if count == 1:
+            yield from batches
+        while parts := list(islice(batches, count)):
+            parts[0]["whole"] = {key: [part[key] for part in parts] for key in ("mask", "domain")}
+            yield from parts
 
     def state_dict(self) -> dict[str, int]:
         """Nothing: the place in the data is Lightning's own count of the batches that were trained on.
@@ -88,6 +101,38 @@ class TrainingLoader(DataLoader):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Nothing to load, see `state_dict`."""
+
+
+def follow_limit(trainer: Trainer, batch_size: int, device_batch_size: int | None) -> int:
+    """Let a trainer accumulate gradients over the micro-batches of a batch; returns how many each process has.
+
+    Args:
+        trainer: with its number of processes.
+        batch_size: samples of a batch, over all processes.
+        device_batch_size: the most samples that one of them takes at once; None: leave the trainer as it is.
+
+    Raises:
+        InputError: when the trainer's own settings say otherwise, or a process would be without a sample.
+    """
+    if device_batch_size is None:
+        return 1
+    count = count_micro_batches(batch_size, trainer.world_size, device_batch_size)
+    if trainer.accumulate_grad_batches not in (1, count):
+        raise InputError(
+            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: follows from "
+            f"data.device_batch_size={device_batch_size}, and is {count}; give one or the other"
+        )
+    if count > 1 and isinstance(share := trainer.limit_train_batches, float) and share != 1.0:
+        raise InputError(
+            f"trainer.limit_train_batches={share}: may divide a batch that data.device_batch_size gives in "
+            "micro-batches; expected a whole number of batches, or data.steps_per_epoch"
+        )
+    if trainer.accumulate_grad_batches == 1 and not getattr(trainer, "fast_dev_run", False):
+        for name in ("limit_train_batches", "val_check_interval"):
+            if isinstance(whole := getattr(trainer, name), int):  # of batches, which Lightning counts in their parts
+                setattr(trainer, name, whole * count)
+    trainer.accumulate_grad_batches = count
+    return count
 
 
 def default_workers(processes: int = 1) -> int:

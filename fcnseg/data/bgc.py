@@ -28,12 +28,36 @@ def shares(ratio: Mapping[str, float], batch_size: int) -> dict[str, int]:
     return counts
 
 
+def count_micro_batches(batch_size: int, processes: int, device_batch_size: int | None) -> int:
+    """In how many micro-batches each of several processes takes its part of a global batch.
+
+    Args:
+        batch_size: samples of a global batch.
+        processes: that share it.
+        device_batch_size: the most samples that one of them takes at once; None: all of its part.
+
+    Raises:
+        InputError: when a process would have no sample for one of them.
+    """
+    if device_batch_size is None:
+        return 1
+    count = -(-batch_size // (processes * device_batch_size))
+    if count > 1 and count * processes > batch_size:
+        raise InputError(
+            f"data.device_batch_size={device_batch_size}: a batch of {batch_size} leaves one of {processes} processes "
+            f"without a sample in the last of {count} micro-batches; expected a multiple of {processes} as "
+            "data.batch_size, or 2 and more at once"
+        )
+    return count
+
+
 class BalancedBatchSampler:
     """Batches with each domain's exact share in every global batch.
 
     Each domain is an endless stream of fresh permutations, or of several parts each of which is one. The sequence of
     global batches depends on the seed alone; a rank takes every `num_replicas`-th sample, which gives all ranks the
-    ratio, and the parts of each domain, as evenly as the integers allow.
+    ratio, and the parts of each domain, as evenly as the integers allow. Micro-batches divide the part of a rank in the
+    same way: of n ranks with m of them each, one has every (n m)-th sample.
 
     Args:
         lengths: number of samples of each domain, by name.
@@ -45,6 +69,7 @@ class BalancedBatchSampler:
         done: tells how many batches were trained on; an iteration begins after them, also in the midst of an
             epoch. By default it begins where the epoch of `set_epoch` does.
         parts: of domains that are several sets in a row, by name: each set's number of samples and its weight.
+        micro_batches: how many in a row make this rank's part of a global batch.
 
     Raises:
         InputError: when names, ratio and batch size do not fit.
@@ -62,6 +87,7 @@ class BalancedBatchSampler:
         rank: int = 0,
         done: Callable[[], int] | None = None,
         parts: Mapping[str, Parts] | None = None,
+        micro_batches: int = 1,
     ) -> None:
         if set(lengths) != set(ratio):
             raise InputError(f"ratio names {', '.join(ratio)}; expected the domains {', '.join(lengths)}")
@@ -75,7 +101,7 @@ class BalancedBatchSampler:
         self.steps = steps or max(1, self.lengths[0] // self.counts[0])
         self.seed, self.num_replicas, self.rank = seed, num_replicas, rank
         self.epoch = 0
-        self.done = done
+        self.done, self.micro_batches = done, micro_batches
         self.streams = [
             Stream((parts or {}).get(name, ((length, 1),)), (seed, domain))
             for domain, (name, length) in enumerate(lengths.items())
@@ -92,12 +118,14 @@ class BalancedBatchSampler:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.steps
+        return self.steps * self.micro_batches
 
     def __iter__(self) -> Iterator[list[SampleRef]]:
         first = self.done() if self.done else self.epoch * self.steps
         for step in range(first, first + self.steps):
-            yield self.global_batch(step)[self.rank :: self.num_replicas]
+            samples = self.global_batch(step)[self.rank :: self.num_replicas]
+            for number in range(self.micro_batches):
+                yield samples[number :: self.micro_batches]
 
     def global_batch(self, step: int) -> list[SampleRef]:
         """All samples of optimisation step `step`, counted from the start of training."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.multiprocessing import get_all_start_methods
 from torch.utils.data import DataLoader, Dataset
@@ -22,6 +22,7 @@ from fcnseg.data.batches import (
     collate,
     collate_padded,
     default_workers,
+    follow_limit,
 )
 from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler
 from fcnseg.data.dataset import SegmentationDataset, is_labelled, parts_of, read_mask, require_apart
@@ -64,6 +65,10 @@ class SegmentationData(LightningDataModule):
             shuffled together, whatever the ratio and the weights of sets within a domain.
         augment: training augmentation; by default only the resize to `size`. Masks' padding is the ignore index.
         batch_size: samples of a global batch, over all processes.
+        device_batch_size: the most samples that a process takes at once. Its part of a batch that is larger comes in
+            micro-batches of nearly equal size, and the trainer's `accumulate_grad_batches` follows: steps, schedule,
+            samples and loss are those of the batch in one piece, but batch normalisation has its moments from
+            micro-batches.
         steps_per_epoch: batches per epoch; by default one pass over the first domain, or over the pool.
         num_workers: processes that prepare samples, for each training process. By default none without a
             GPU, where they take the cores from the network, and up to 8 with one, of the cores that are its own.
@@ -96,6 +101,7 @@ class SegmentationData(LightningDataModule):
         mixing: str = "balanced",
         augment: Augment | None = None,
         batch_size: int = 10,
+        device_batch_size: int | None = None,
         steps_per_epoch: int | None = None,
         num_workers: int | None = None,
         start_method: str | None = None,
@@ -112,6 +118,7 @@ class SegmentationData(LightningDataModule):
         _require_settings(
             counts={
                 "batch_size": (batch_size, 1),
+                "device_batch_size": (1 if device_batch_size is None else device_batch_size, 1),
                 "num_workers": (num_workers or 0, 0),
                 "prefetch_factor": (2 if prefetch_factor is None else prefetch_factor, 1),
                 "seed": (seed, 0),
@@ -143,6 +150,7 @@ class SegmentationData(LightningDataModule):
         self.mixing = mixing
         self.augment: Augment = augment or resize_pipeline(size, resize)
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
+        self.device_batch_size, self.micro_batches = device_batch_size, 1
         self.num_workers, self.seed = num_workers, seed
         self.start_method, self.prefetch_factor = start_method, prefetch_factor
         self.cache, self.cache_folder, self.cache_limit = cache, cache_folder, cache_limit
@@ -187,6 +195,8 @@ class SegmentationData(LightningDataModule):
         """Take the datasets from the caches; processes without a `prepare_data` before them wait for one another."""
         self.val = self._cached(self.val)
         if stage == "fit":
+            if self.trainer:
+                self.divide_batches(self.trainer)
             self.train = {name: self._cached(dataset) for name, dataset in self.train.items()}
 
     def _cached(self, dataset: SegmentationDataset) -> SegmentationDataset:
@@ -196,10 +206,22 @@ class SegmentationData(LightningDataModule):
             return Preloaded(dataset, self.cache_folder)
         return DiskCached(dataset, self.cache_folder, self.cache_limit)
 
+    def divide_batches(self, trainer: Trainer) -> None:
+        """Let a trainer accumulate gradients over the micro-batches that `device_batch_size` asks for.
+
+        Raises:
+            InputError: when the trainer's own settings say otherwise, or a process would be without a sample.
+        """
+        self.micro_batches = follow_limit(trainer, self.batch_size, self.device_batch_size)
+
     def batches(
-        self, num_replicas: int = 1, rank: int = 0, done: Callable[[], int] | None = None
+        self,
+        num_replicas: int = 1,
+        rank: int = 0,
+        done: Callable[[], int] | None = None,
+        micro_batches: int = 1,
     ) -> BalancedBatchSampler:
-        """The training sampler of one of `num_replicas` processes; `done` as in `BalancedBatchSampler`.
+        """The training sampler of one of `num_replicas` processes; the rest as in `BalancedBatchSampler`.
 
         Raises:
             InputError: when there is no training domain, or ratio and batch size do not fit.
@@ -213,6 +235,7 @@ class SegmentationData(LightningDataModule):
             "num_replicas": num_replicas,
             "rank": rank,
             "done": done,
+            "micro_batches": micro_batches,
         }
         if self.mixing == "pooled":
             return PooledBatchSampler(lengths, self.batch_size, **options)
@@ -226,7 +249,7 @@ class SegmentationData(LightningDataModule):
             domains = [Skipping(dataset, note, self.most_errors) for dataset in domains]
         dataset = TrainingSamples(domains, self.augment, self.seed)
         done = self._batches_done if self.trainer else None
-        batches = self.batches(*self._processes(), done)
+        batches = self.batches(*self._processes(), done, self.micro_batches)
         return self._loader(dataset, TrainingLoader, batch_sampler=batches, collate_fn=collate_padded)
 
     def val_dataloader(self) -> DataLoader:
@@ -251,8 +274,8 @@ class SegmentationData(LightningDataModule):
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
     def _batches_done(self) -> int:
-        """Batches that the trainer has trained on, over all epochs and interruptions."""
-        return self.trainer.fit_loop.total_batch_idx + 1 if self.trainer else 0
+        """Whole batches that the trainer has trained on, over all epochs and interruptions."""
+        return (self.trainer.fit_loop.total_batch_idx + 1) // self.micro_batches if self.trainer else 0
 
     def _loader(self, dataset: Dataset, kind: type[DataLoader] = DataLoader, **options: Any) -> DataLoader:
         workers = self.num_workers
@@ -263,7 +286,7 @@ class SegmentationData(LightningDataModule):
                 "persistent_workers": True,
                 "worker_init_fn": begin_loading,
                 "multiprocessing_context": self.start_method,
-                "prefetch_factor": self.prefetch_factor,
+                "prefetch_factor": self.prefetch_factor or max(2, -(-self.micro_batches // workers)),
             }
         return kind(dataset, num_workers=workers, pin_memory=torch.cuda.is_available(), **options)
 

@@ -1,12 +1,13 @@
 """Computing a part of a trunk a second time in the backward pass, instead of keeping what it computed in memory."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
 
 
@@ -32,9 +33,20 @@ def recomputed(part: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module) -
     """
     if not torch.is_grad_enabled():
         return part(x)
-    contexts = partial(_contexts, module)
+    # Modes of the forward pass, such as that which synchronises statistics, are over when the backward pass comes.
+    contexts = partial(_contexts, module, _get_current_function_mode_stack())
     return checkpoint(part, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
 
-def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), frozen_statistics(module)
+def _contexts(
+    module: nn.Module, modes: Sequence[TorchFunctionMode]
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _again(module, modes)
+
+
+@contextmanager
+def _again(module: nn.Module, modes: Sequence[TorchFunctionMode]) -> Iterator[None]:
+    with frozen_statistics(module), ExitStack() as stack:
+        for mode in modes:
+            stack.enter_context(mode)
+        yield

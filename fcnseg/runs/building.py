@@ -22,6 +22,7 @@ from fcnseg.models.spec import ModelSpec
 from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import AtomicCheckpointIO, BesideTraining
 from fcnseg.training.losses import SegmentationLoss
+from fcnseg.training.optimisation import scaled_rate
 from fcnseg.training.precision import check_precision, use_tf32
 
 KEYS = (
@@ -165,7 +166,25 @@ def build_loss(config: DictConfig, data: SegmentationData) -> nn.Module:
 def build_optimizer(config: DictConfig) -> Any:
     """What makes the optimiser: not a fused one where gradients of 16-bit floats are clipped, which it refuses."""
     clipped = config.trainer.get("gradient_clip_val") and str(config.trainer.precision) in ("16-mixed", "16")
-    return instantiate(config.optimizer, **({"fused": False} if clipped and config.optimizer.get("fused") else {}))
+    settings: dict[str, Any] = {"fused": False} if clipped and config.optimizer.get("fused") else {}
+    rate = learning_rate(config)
+    return instantiate(config.optimizer, **settings, **({} if rate is None else {"lr": rate}))
+
+
+def learning_rate(config: DictConfig) -> float | None:
+    """What `optimizer.lr` comes to for batches of this size by `lr_rule`; None without a rule.
+
+    Raises:
+        InputError: when rule, rate and loss do not fit one another.
+    """
+    rule, rate = config.get("lr_rule", "none"), config.optimizer.get("lr")
+    if rule == "none":
+        return None
+    if not isinstance(rate, int | float):
+        raise InputError(f"lr_rule={rule}: scales optimizer.lr, which is {rate}; expected a number")
+    if config.loss.get("reduction") == "sum":
+        raise InputError(f"lr_rule={rule}: a summed loss grows with the batch by itself; expected lr_rule=none")
+    return scaled_rate(rate, rule, config.data.batch_size, config.lr_reference_batch)
 
 
 def check_optimizer(config: DictConfig) -> None:
@@ -213,16 +232,20 @@ def build_trainer(config: DictConfig, folder: Path) -> Trainer:
 
 
 def check_statistics(config: DictConfig, data: SegmentationData, processes: int) -> None:
-    """Refuse separate statistics where processes that synchronise them would wait for one without a domain's sample.
+    """Refuse separate statistics where a process, or a micro-batch, may be without a domain's sample.
 
     Raises:
         InputError: when a process may have no sample of a domain.
     """
-    if config.domain_statistics == "separate" and processes > 1 and len(data.train) > 1:
+    parts = processes * data.micro_batches
+    if config.domain_statistics == "separate" and parts > 1 and len(data.train) > 1:
         if data.mixing == "pooled":
-            raise InputError("domain_statistics=separate: needs data.mixing=balanced with several processes")
-        if (least := min(data.batches().counts)) < processes:
             raise InputError(
-                f"domain_statistics=separate: a batch has {least} samples of a domain for {processes} processes; "
+                "domain_statistics=separate: needs data.mixing=balanced with several processes or micro-batches"
+            )
+        if (least := min(data.batches().counts)) < parts:
+            each = f"{processes} processes" + (f" with {data.micro_batches} micro-batches" if parts > processes else "")
+            raise InputError(
+                f"domain_statistics=separate: a batch has {least} samples of a domain for {each}; "
                 "expected one for each; raise data.batch_size"
             )

@@ -17,7 +17,14 @@ from fcnseg.data import SegmentationData
 from fcnseg.data.dataset import is_labelled
 from fcnseg.errors import InputError, mistake
 from fcnseg.models import FCN, load_checkpoint
-from fcnseg.runs.building import build_data, build_module, build_trainer, check_statistics, leave_out_roots
+from fcnseg.runs.building import (
+    build_data,
+    build_module,
+    build_trainer,
+    check_statistics,
+    learning_rate,
+    leave_out_roots,
+)
 from fcnseg.runs.folder import check_new, check_settings, last_checkpoint, relative, save_config
 from fcnseg.runs.heartbeat import Lost
 from fcnseg.runs.processes import Training, know_rank, meet, preparing, training_together, trainings
@@ -118,13 +125,15 @@ def train(training: Training) -> float | None:
     meeting = meet(trainer)
     with preparing(training, meeting) as training:
         data = build_data(config)
+        data.divide_batches(trainer)
         module = build_module(config, data)
         if resume is not None:
             check_resume(resume, module.model)
         check_statistics(config, data, trainer.world_size)
         save_config(config, folder)
-        note_session(folder, {**data.train, "val": data.val})
+        note_session(folder, {**data.train, "val": data.val}, learning_rate(config))
     announce(trainer, module.model, data)
+    announce_scaling(config, trainer, data)
     started = time.monotonic()
     with training_together(trainer, training, meeting):
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
@@ -176,6 +185,19 @@ def announce(trainer: Trainer, model: FCN, data: SegmentationData) -> None:
         if mapping := getattr(dataset, "mapping", None):
             print(f"classes of {name}: {mapping}")
     print(f"trainer     {trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}")
+
+
+@rank_zero_only
+def announce_scaling(config: DictConfig, trainer: Trainer, data: SegmentationData) -> None:
+    """Say what follows from the size of a batch, where settings let something follow."""
+    if data.micro_batches > 1:
+        at_once = -(-data.batch_size // (trainer.world_size * data.micro_batches))
+        print(f"micro-batch {data.micro_batches} of up to {at_once} for each process make a batch of {data.batch_size}")
+    if (rate := learning_rate(config)) is not None:
+        print(
+            f"rate        {rate:g} for batches of {data.batch_size}, by lr_rule={config.lr_rule} "
+            f"from {config.optimizer.lr:g} for {config.lr_reference_batch}"
+        )
 
 
 def silence_warnings() -> None:

@@ -15,6 +15,7 @@ from fcnseg.evaluation.report import write_json
 from fcnseg.runs.folder import relative
 from fcnseg.runs.stages import Stage
 from fcnseg.training import SegmentationModule
+from fcnseg.training.micro_batches import batch_number
 
 
 @rank_zero_only
@@ -28,7 +29,7 @@ def report(trainer: Trainer, module: SegmentationModule, data: SegmentationData,
     facts: dict[str, Any] = {
         "step": trainer.global_step,
         "epoch": trainer.current_epoch,
-        "images_seen": data.batches().seen(trainer.fit_loop.total_batch_idx + 1),
+        "images_seen": data.batches().seen(batch_number(trainer) + 1),
         "train_seconds": round(seconds, 1),
         "checkpoints": {},
     }

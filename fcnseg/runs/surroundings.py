@@ -30,15 +30,18 @@ VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "WORLD_SIZE", "SLURM_JOB
 
 
 @rank_zero_only
-def note_session(folder: Path, datasets: Mapping[str, SegmentationDataset]) -> None:
+def note_session(folder: Path, datasets: Mapping[str, SegmentationDataset], learning_rate: float | None = None) -> None:
     """Add to run.json with what training begins, or goes on: one entry each time.
 
     Args:
         folder: of the run.
         datasets: by the names of their domains; "val" among them.
+        learning_rate: what `lr_rule` has made of `optimizer.lr`; None: the rate itself.
     """
     sessions = read_sessions(folder)
-    sessions.append(surroundings() | {"data": {name: fingerprint(dataset) for name, dataset in datasets.items()}})
+    rate = {} if learning_rate is None else {"learning_rate": learning_rate}
+    data = {name: fingerprint(dataset) for name, dataset in datasets.items()}
+    sessions.append(surroundings() | rate | {"data": data})
     with replacing(folder / FILE) as temporary:
         temporary.write_text(json.dumps({"sessions": sessions}, indent=2) + "\n")
 

@@ -17,11 +17,11 @@ from fcnseg.training.processes import all_reduce_sum
 class GradientMonitor(Callback):
     """Logs the norm of each domain's gradient, and the cosine between those of each two domains.
 
-    A domain's gradient is that of the mean over its labelled pixels in the batch, without weights of domains, for the
-    parameters that are trained together: "gradient/norm_NAME" and "gradient/cosine_NAME_OTHER". The cosine is 0
-    where a domain has no gradient. It takes a forward pass and a backward pass for each domain, and memory for a
-    gradient of each. Training is as without it, to the last bit: batch normalisation's statistics, the random state
-    and the gradients are left as they are.
+    A domain's gradient is that of the mean over its labelled pixels in the batch, or in its first micro-batch, without
+    weights of domains, for the parameters that are trained together: "gradient/norm_NAME" and
+    "gradient/cosine_NAME_OTHER". The cosine is 0 where a domain has no gradient. It takes a forward pass and a backward
+    pass for each domain, and memory for a gradient of each. Training is as without it, to the last bit: batch
+    normalisation's statistics, the random state and the gradients are left as they are.
 
     With `trainer.precision=16-mixed` small gradients are lost, since they are not scaled.
 

@@ -88,11 +88,20 @@ class SegmentationLoss(nn.Module, ABC):
         """
         return self.means_of_domains(self.per_sample(logits, mask), self.weight_per_sample(mask), domain)
 
-    def means_of_domains(self, sums: Tensor, weights: Tensor, domain: Tensor) -> Tensor:
-        """`per_domain_means` of what `per_sample` and `weight_per_sample` gave."""
-        belongs = (torch.arange(len(self.domains), device=domain.device)[:, None] == domain).to(sums.dtype)
-        weight = all_reduce_sum(belongs @ weights.to(sums.dtype))
-        return belongs @ sums / weight.clamp(min=1e-12)
+    def means_of_domains(self, sums: Tensor, weights: Tensor, domain: Tensor, whole: Tensor | None = None) -> Tensor:
+        """`per_domain_means` of what `per_sample` and `weight_per_sample` gave.
+
+        These samples may be a part of those that the means are over: `whole` is then `weight_of_domains` of all.
+        """
+        weight = self.weight_of_domains(weights.to(sums.dtype), domain) if whole is None else whole.to(sums.dtype)
+        return self._belongs(domain).to(sums.dtype) @ sums / weight.clamp(min=1e-12)
+
+    def weight_of_domains(self, weights: Tensor, domain: Tensor) -> Tensor:
+        """(domains,) what these samples of all processes weigh; (N,) floating weights. Every process must call this."""
+        return all_reduce_sum(self._belongs(domain).to(weights.dtype) @ weights)
+
+    def _belongs(self, domain: Tensor) -> Tensor:
+        return torch.arange(len(self.domains), device=domain.device)[:, None] == domain
 
 
 class CrossEntropy(SegmentationLoss):

@@ -19,6 +19,7 @@ from fcnseg.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.models import FCN, at_own_sizes, likeliest
 from fcnseg.models.recomputing import frozen_statistics
 from fcnseg.training.losses import CrossEntropy, SegmentationLoss
+from fcnseg.training.micro_batches import Whole, batch_number, micro_batches, recount, weigh
 from fcnseg.training.optimisation import default_of, parameter_groups
 from fcnseg.training.processes import all_reduce_sum, count_processes, gathered, synchronised_statistics
 from fcnseg.training.progress import ProgressBar
@@ -39,12 +40,15 @@ class SegmentationModule(LightningModule):
     A batch is trained on as a whole, on however many processes it is spread: the loss is one mean over all of its
     labelled pixels, also where gradients are accumulated over several batches; batch normalisation takes the moments
     of all; and the head's dropout depends on the seed, the number of the batch and the sample's place in it alone. So
-    a run that goes on from a checkpoint, also one from the midst of an epoch, drops what it would have dropped.
+    a run that goes on from a checkpoint, also one from the midst of an epoch, drops what it would have dropped. All of
+    it holds for batches in micro-batches (`SegmentationData.device_batch_size`), but for the moments of batch
+    normalisation, which are those of a micro-batch of all processes.
 
     Args:
         model: the network; its spec is kept in every checkpoint.
         loss: a `SegmentationLoss`, cross-entropy by default; or any module of (logits, mask), whose values are averaged
-            over the processes. With a loss's `domain_weights`, batches whose gradients are accumulated count alike.
+            over processes and micro-batches. With a loss's `domain_weights`, batches whose gradients
+            `accumulate_grad_batches` alone accumulates count alike.
         optimizer: makes the optimiser from parameter groups; for instance a partial of `torch.optim.SGD`.
         scheduler: makes the schedule from the optimiser and the number of steps; None: constant rate.
         bias_lr_factor: learning rate of convolution biases, relative to their weights'.
@@ -86,6 +90,8 @@ class SegmentationModule(LightningModule):
         self.seed = 0
         self._accumulated: list[Tensor] = []  # weights of the batches since the last step of the optimiser
         self._accumulated_pixels = 1.0
+        self._whole: Whole | None = None  # of a batch in micro-batches
+        self._summed: dict[str, Tensor] = {}  # what its micro-batches have added to its losses
         self._validation_loss = torch.zeros(2, dtype=torch.float64)
         self._validated: list[tuple[int, str, np.ndarray]] = []
 
@@ -97,55 +103,77 @@ class SegmentationModule(LightningModule):
         self.seed = self.trainer.strategy.broadcast(torch.initial_seed())
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
-        torch.manual_seed(self._random_number(self.global_rank))  # of whatever is random beside the head's dropout
+        torch.manual_seed(self._random_number(self._places()[0]))  # of whatever is random beside the head's dropout
 
     def _random_number(self, *words: int) -> int:
-        """A number that belongs to this step of this training and to further words."""
-        step = self.trainer.fit_loop.total_batch_idx if self._trainer else 0
+        """A number that belongs to this batch of this training and to further words."""
+        step = batch_number(self.trainer) if self._trainer else 0
         return int(np.random.SeedSequence([self.seed, step, *words]).generate_state(1)[0])
+
+    def _places(self) -> tuple[int, int]:
+        """(first, step) of the places, in the whole batch, of the samples that this process is given at once."""
+        processes, count = count_processes(), micro_batches(self.trainer) if self._trainer else 1
+        number = self.trainer.fit_loop.total_batch_idx % count if count > 1 else 0
+        return self.global_rank + number * processes, processes * count
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         if batch_index % self.trainer.accumulate_grad_batches == 0:
             self._accumulated = []
+        if batch_index % micro_batches(self.trainer) == 0:
+            self._summed, self._whole = {}, None
+            if "whole" in batch and isinstance(self.loss, SegmentationLoss):
+                self._whole = weigh(self.loss, batch["whole"]["mask"], batch["whole"]["domain"])
         logits, mask = self.training_logits(batch), batch["mask"]
         if isinstance(self.loss, SegmentationLoss):
             loss, shown = self._over_all_processes(self.loss, logits, mask, batch.get("domain"))
         else:
             loss = self.loss(logits, mask)
-            shown = all_reduce_sum(loss.detach().clone()) / count_processes()
+            shown = all_reduce_sum(loss.detach().clone()) / (count_processes() * micro_batches(self.trainer))
         bar = self.trainer.progress_bar_callback  # for others than ours Lightning reads what is logged in each step
-        self.log("train/loss", shown, prog_bar=not isinstance(bar, ProgressBar), batch_size=len(batch["image"]))
+        options = {"prog_bar": not isinstance(bar, ProgressBar), "batch_size": len(batch["image"])}
+        self._log_whole({"train/loss": shown}, **options)
         return loss
+
+    def _log_whole(self, values: dict[str, Tensor], **options: Any) -> None:
+        """Log what the micro-batches of a batch have come to, once the last one has added its part."""
+        for name, value in values.items():
+            self._summed[name] = self._summed.get(name, 0) + value
+        if (self.trainer.fit_loop.total_batch_idx + 1) % micro_batches(self.trainer) == 0:
+            self.log_dict({name: self._summed[name] for name in values}, **options)
 
     def _over_all_processes(
         self, criterion: SegmentationLoss, logits: Tensor, mask: Tensor, domain: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """What this process minimises, and the loss of the whole batch.
+        """What this process minimises, and the loss of the whole batch, or what a micro-batch adds to it.
 
-        Processes average their gradients, and each has seen a part of the batch: times their number the average is
-        the sum, over weights that are those of the whole batch.
+        Processes and micro-batches average their gradients, and each has seen a part of the batch: times their number
+        the average is the sum, over weights that are those of the whole batch.
         """
-        processes, weights = count_processes(), criterion.domain_weights
+        shares = count_processes() * micro_batches(self.trainer)
+        weights, known = criterion.domain_weights, self._whole
         sums, pixels = criterion.per_sample(logits, mask), criterion.weight_per_sample(mask)
         if domain is not None and (weights is not None or len(criterion.domains) > 1):
-            parts = criterion.means_of_domains(sums if weights is not None else sums.detach(), pixels, domain)
+            counted = sums if weights is not None else sums.detach()
+            parts = criterion.means_of_domains(counted, pixels, domain, known.of_domains if known else None)
             means = all_reduce_sum(parts.detach().clone())
-            self.log_dict({f"train/loss_{name}": mean for name, mean in zip(criterion.domains, means, strict=True)})
+            named = {f"train/loss_{name}": mean for name, mean in zip(criterion.domains, means, strict=True)}
+            self._log_whole(named)
             if weights is not None:
-                return (weights * parts).sum() * processes, (weights * means).sum()
+                return (weights * parts).sum() * shares, (weights * means).sum()
         total = sums.sum()
         whole = all_reduce_sum(total.detach().clone())
         if criterion.reduction == "sum":
-            return total * processes, whole
-        weight = all_reduce_sum(pixels.sum()).to(total.dtype).clamp(min=1e-12)
-        if self.trainer.accumulate_grad_batches == 1:
-            return total * processes / weight, whole / weight
+            return total * shares, whole
+        weight = known.weight if known else all_reduce_sum(pixels.sum())
+        weight = weight.to(total.dtype).clamp(min=1e-12)
+        if known or self.trainer.accumulate_grad_batches == 1:
+            return total * shares / weight, whole / weight
         if not self._accumulated:
             # Any number will do, the same for all of the batches and in all of the processes, whose images may differ.
             pixels_each = torch.tensor(float(mask[0].numel()), dtype=torch.float64, device=mask.device)
-            self._accumulated_pixels = float(all_reduce_sum(pixels_each)) / processes
+            self._accumulated_pixels = float(all_reduce_sum(pixels_each)) / shares
         self._accumulated.append(weight)
-        return total * processes / self._accumulated_pixels, whole / weight
+        return total * shares / self._accumulated_pixels, whole / weight
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Make gradients that were accumulated over several batches those of one mean over all of their pixels."""
@@ -172,12 +200,12 @@ class SegmentationModule(LightningModule):
         return torch.cat(logits)[torch.cat(parts).argsort()]
 
     def _seeded_logits(self, images: Tensor, places: Sequence[int]) -> Tensor:
-        """Logits of images at these places of this process's part of the batch, with the dropout of each image.
+        """Logits of images at these places of what this process is given at once, with the dropout of each image.
 
-        Of the whole batch a process has every n-th sample, see `fcnseg.data.bgc`.
+        Of the whole batch that is every n-th sample, see `fcnseg.data.bgc`.
         """
-        processes = count_processes()
-        seeds = [self._random_number(self.global_rank + place * processes) for place in places]
+        first, step = self._places()
+        seeds = [self._random_number(first + place * step) for place in places]
         with self.model.dropout.seeded(seeds, images.device), synchronised_statistics():
             logits = self(images)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -238,7 +266,12 @@ class SegmentationModule(LightningModule):
             "metrics": self._metrics(),
             "weights_source": self.model.provenance.get("weights_source"),
         }
+        checkpoint["micro_batches"] = micro_batches(self.trainer)
         checkpoint["provenance"] = {key: value for key, value in told.items() if value is not None}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer and "loops" in checkpoint:
+            recount(checkpoint, micro_batches(self.trainer))
 
     def _metrics(self) -> dict[str, Any] | None:
         if self.last_scores is None or self._scored_at is None:

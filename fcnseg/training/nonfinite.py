@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
+from fcnseg.training.micro_batches import batch_number
 from fcnseg.training.processes import all_reduce_sum, gathered
 
 ACTIONS = ("stop", "skip")
@@ -64,7 +65,7 @@ class NonFiniteGuard(Callback):
             return
         self.skipped += 1
         self._row += 1
-        step = trainer.fit_loop.total_batch_idx
+        step = batch_number(trainer)
         names = gathered([name for batch in self._batches for name in batch.get("name", ())])
         self._keep(step, trainer.global_rank)
         samples = f" of {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}" if names else ""
@@ -96,7 +97,7 @@ class NonFiniteGuard(Callback):
     def _keep(self, step: int, rank: int) -> None:
         arrays: dict[str, np.ndarray] = {}
         for number, batch in enumerate(self._batches):
-            for key, value in batch.items():
+            for key, value in ((key, value) for key, value in batch.items() if key != "whole"):
                 name = key if len(self._batches) == 1 else f"{key}_{number}"
                 arrays[name] = value.cpu().numpy() if isinstance(value, Tensor) else np.array(value)
         path = self.folder / (f"step_{step}.npz" if rank == 0 else f"step_{step}_rank_{rank}.npz")

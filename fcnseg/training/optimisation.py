@@ -1,6 +1,7 @@
 """Parameter groups and learning-rate schedules."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR, StepLR
 
 from fcnseg.errors import InputError
+
+LR_RULES = ("none", "linear", "sqrt")
 
 
 def parameter_groups(
@@ -36,6 +39,26 @@ def parameter_groups(
         {"params": norms, "lr": lr, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def scaled_rate(lr: float, rule: str, batch_size: int, reference_batch: int) -> float:
+    """The learning rate for batches of another size than the one that a rate was found with.
+
+    Where losses are means, a step of k times the batch is an average over k times the samples. "linear" makes it k
+    times as long, that of k small steps, to go as far in an epoch (Goyal et al., "Accurate, large minibatch SGD",
+    arXiv 1706.02677, section 2.1, who warm the rate up; `scheduler=one_cycle` does). "sqrt" keeps the variance of a
+    step's noise (Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv 1404.5997,
+    who found the linear rule the better one); "none" leaves the rate.
+
+    Raises:
+        InputError: for another rule, or a size below 1.
+    """
+    if rule not in LR_RULES:
+        raise InputError(f"lr_rule={rule}: expected one of {', '.join(LR_RULES)}")
+    if not isinstance(reference_batch, int) or reference_batch < 1:
+        raise InputError(f"lr_reference_batch={reference_batch}: expected a whole number from 1 on")
+    ratio = batch_size / reference_batch
+    return lr if rule == "none" else lr * (ratio if rule == "linear" else math.sqrt(ratio))
 
 
 def default_of(optimizer: Callable[..., Optimizer], option: str, otherwise: float) -> float:

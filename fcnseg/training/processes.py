@@ -77,46 +77,67 @@ def batch_norm(
     if not training:
         with torch._C.DisableTorchFunction():
             return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-    normalised, mean, variance, count = _Normalise.apply(input, eps)
+    result, mean, variance, count = _Normalise.apply(input, weight, bias, eps)
     if running_mean is not None and running_var is not None:
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         unbiased = variance * count / (count - 1).clamp(min=1)
         running_var.lerp_(unbiased.to(running_var.dtype), momentum)
-    shape = (1, -1, *(1,) * (input.dim() - 2))
-    if weight is not None:
-        normalised = normalised * weight.view(shape)
-    if bias is not None:
-        normalised = normalised + bias.view(shape)
-    return normalised.to(input.dtype)
+    return result
 
 
 class _Normalise(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) per channel over all processes (Ioffe and Szegedy 2015, section 3)."""
+    """weight (x - mean) / sqrt(variance + eps) + bias per channel, with the moments of all processes.
+
+    Ioffe and Szegedy 2015, section 3. Each pass over the values is one of torch's own kernels.
+    """
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         values = input.double() if input.dtype == torch.float64 else input.float()
-        axes = [axis for axis in range(input.dim()) if axis != 1]
-        shape = [-1 if axis == 1 else 1 for axis in range(input.dim())]
-        count = values.new_tensor([input.numel() / input.shape[1]])
-        first = all_reduce_sum(torch.cat([values.sum(axes), count]))
-        count = first[-1:]
-        mean = first[:-1] / count
-        centred = values - mean.view(shape)
-        variance = all_reduce_sum(centred.square().sum(axes)) / count
-        scale = (variance + eps).rsqrt()
-        normalised = centred * scale.view(shape)
-        ctx.save_for_backward(normalised, scale, count)
+        mean, variance, count = _moments(values)
+        with torch._C.DisableTorchFunction():
+            result = F.batch_norm(values, mean, variance, _like(weight, values), _like(bias, values), False, 0.0, eps)
+        ctx.save_for_backward(input, weight, mean, variance, count)
         ctx.mark_non_differentiable(mean, variance, count)
-        ctx.axes, ctx.shape, ctx.dtype = axes, shape, input.dtype
-        return normalised, mean, variance, count
+        ctx.eps, ctx.dtype = eps, input.dtype if weight is None else weight.dtype
+        return result.to(input.dtype), mean, variance, count
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, None]:
-        normalised, scale, count = ctx.saved_tensors
-        gradient = gradient.to(normalised.dtype)
-        sums = torch.cat([gradient.sum(ctx.axes), (gradient * normalised).sum(ctx.axes)])
-        of_gradient, of_both = (part.view(ctx.shape) for part in (all_reduce_sum(sums) / count).chunk(2))
-        result = (gradient - of_gradient - normalised * of_both) * scale.view(ctx.shape)
-        return result.to(ctx.dtype), None
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+        input, weight, mean, variance, count = ctx.saved_tensors
+        values, gradient = input.to(mean.dtype), gradient.to(mean.dtype)
+        _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, values, torch.ones_like(mean), mean, variance, None, None, False, ctx.eps, [False, True, True]
+        )
+        sums = all_reduce_sum(torch.cat([of_bias, of_weight])) / count
+        scale = (variance + ctx.eps).rsqrt() * (1 if weight is None else weight.to(mean.dtype))
+        for_mean, for_variance = (-scale * part for part in sums.chunk(2))
+        with torch._C.DisableTorchFunction():
+            result = F.batch_norm(values, mean, variance, for_variance, for_mean, False, 0.0, ctx.eps)
+        result.addcmul_(gradient, scale.view(-1, *(1,) * (input.dim() - 2)))
+        _, weighed, shifted, _ = ctx.needs_input_grad
+        of_own = of_weight.to(ctx.dtype) if weighed else None, of_bias.to(ctx.dtype) if shifted else None
+        return result.to(input.dtype), *of_own, None
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance (C,) of (N, C, ...) over all processes, and how many values of a channel they have (1,).
+
+    Variances are combined by Chan, Golub and LeVeque's formula ("Algorithms for computing the sample variance", 1983).
+    """
+    if values.device.type == "cpu":  # where var_mean is slow
+        mean, variance = torch.batch_norm_update_stats(values, None, None, 0.0)
+    else:
+        variance, mean = torch.var_mean(values, [axis for axis in range(values.dim()) if axis != 1], correction=0)
+    number = values.numel() / values.shape[1]
+    sums = all_reduce_sum(torch.cat([mean * number, mean.new_tensor([number])]))
+    count = sums[-1:]
+    whole = sums[:-1] / count
+    return whole, all_reduce_sum((variance + (mean - whole).square()) * number) / count, count
+
+
+def _like(parameter: Tensor | None, values: Tensor) -> Tensor | None:
+    return None if parameter is None else parameter.to(values.dtype)

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcnseg.data import CamVid, CityScenes, Concat
-from fcnseg.data.bgc import BalancedBatchSampler
+from fcnseg.data.bgc import BalancedBatchSampler, count_micro_batches
 from fcnseg.data.datamodule import SegmentationData
 from fcnseg.data.dataset import Sample, SegmentationDataset
 from fcnseg.data.storage.packed import Packed
 from fcnseg.data.storage.packing import pack
 from fcnseg.data.streams import SampleRef
 from fcnseg.data.transforms import street_pipeline
+from fcnseg.errors import InputError
 
 SIZE = (32, 48)
 LENGTHS = {"real": 25, "synthetic": 7}
@@ -98,6 +99,34 @@ def test_every_rank_has_its_part_of_every_domain_to_less_than_one_sample(of, bat
         assert abs(len(part) - batch_size / world) < 1
         for domain, count in exact.items():
             assert abs(sum(draw.domain == domain for draw in part) - count / world) < 1
+
+
+@given(domains, st.integers(1, 40), st.integers(1, 5), st.integers(1, 9), st.integers(0, 50))
+def test_micro_batches_are_within_their_limit_and_hold_each_domain_evenly(of, batch_size, world, at_once, step) -> None:
+    """Those of all processes together are the batch, none of them is empty or larger, and they come in steps."""
+    assume_valid(of, batch_size, world)
+    try:
+        count = count_micro_batches(batch_size, world, at_once)
+    except InputError:
+        assert at_once == 1
+        assert batch_size % world
+        return
+    ratio = {str(i): share for i, (_, share) in enumerate(of)}
+    lengths = {str(i): length for i, (length, _) in enumerate(of)}
+    whole = BalancedBatchSampler(lengths, ratio, batch_size, steps=1).global_batch(step)
+    parts = []
+    for rank in range(world):
+        sampler = BalancedBatchSampler(
+            lengths, ratio, batch_size, steps=2, num_replicas=world, rank=rank, done=lambda: step, micro_batches=count
+        )
+        batches = list(sampler)
+        assert len(batches) == len(sampler) == 2 * count
+        parts += batches[:count]
+    assert together(parts) == together([whole])
+    for part in parts:
+        assert 1 <= len(part) <= at_once
+        for domain, share in Counter(draw.domain for draw in whole).items():
+            assert abs(sum(draw.domain == domain for draw in part) - share / len(parts)) < 1
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from fcnseg.data import CityScenes, SegmentationData
 from fcnseg.data.transforms import street_pipeline
 from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import LastCheckpoint
+from fcnseg.training.strategies import DataParallel
 
 SIZE = (32, 48)
 EPOCHS, STEPS_PER_EPOCH, STEPS_PER_CHECKPOINT = 3, 6, 4
@@ -64,9 +65,10 @@ class Record(pl.Callback):
 
 
 def train(
-    root: Path, processes: int, name: str, workers: int = 0, resume: str | None = None, stop_after: int | None = None
-) -> None:
-    """In `root/name`, perhaps from where `root/resume` stopped.
+    root: Path, processes: int, name: str, workers: int = 0, resume: str | None = None, stop_after: int | None = None,
+    epochs: int = EPOCHS, at_once: int | None = None, strategy: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """In `root/name`, perhaps from where `root/resume` stopped; Lightning's own strategy, or ours with settings.
 
     With dropout, batch normalisation and momentum, whose states a resumed run needs.
     """
@@ -75,16 +77,18 @@ def train(
     scenes = {look: CityScenes(length, seed=1, look=look, size=SIZE) for look, length in DOMAINS.items()}
     data = SegmentationData(
         scenes, scenes["real"], size=SIZE, ratio=RATIO, augment=street_pipeline(SIZE), batch_size=10,
-        num_workers=workers, seed=7,
+        num_workers=workers, seed=7, device_batch_size=at_once,
     )  # fmt: skip
     pl.seed_everything(5, verbose=False)
     model = fcnseg.create_model("fcn32s_vgg16_bn", num_classes=11, width=0.05, dropout=0.5)
     keep = LastCheckpoint(
         dirpath=folder, filename="last", every_n_train_steps=STEPS_PER_CHECKPOINT, enable_version_counter=False
     )
+    kind = DDPStrategy if strategy is None else DataParallel
+    together = kind(process_group_backend="gloo", **(strategy or {}))
     trainer = pl.Trainer(
-        accelerator="cpu", devices=processes, max_epochs=EPOCHS, limit_val_batches=1, num_sanity_val_steps=0,
-        strategy=DDPStrategy(process_group_backend="gloo") if processes > 1 else "auto",
+        accelerator="cpu", devices=processes, max_epochs=epochs, limit_val_batches=1, num_sanity_val_steps=0,
+        strategy=together if processes > 1 else "auto",
         callbacks=[keep, Record(folder, stop_after)], logger=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import fcnseg
 from fcnseg.training import SegmentationModule
-from fcnseg.training.optimisation import constant, one_cycle, parameter_groups, poly
+from fcnseg.training.optimisation import constant, one_cycle, parameter_groups, poly, scaled_rate
 
 LR, DECAY = 0.1, 0.5
 
@@ -179,3 +179,9 @@ def test_one_cycle_survives_short_runs(steps: int, warmup: float) -> None:
     if steps > 2:
         assert max(followed)[0] > 0.08
         assert followed[steps - 1][0] == pytest.approx(0.1 / 250_000)
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("none", 0.1), ("linear", 0.8), ("sqrt", 0.1 * math.sqrt(8))])
+def test_the_rate_follows_the_batch_by_its_rule(rule: str, expected: float) -> None:
+    assert scaled_rate(0.1, rule, batch_size=80, reference_batch=10) == pytest.approx(expected)
+    assert scaled_rate(0.1, rule, batch_size=10, reference_batch=10) == 0.1
