@@ -19,6 +19,7 @@ from fcnseg.errors import InputError, mistake
 from fcnseg.models import FCN, load_checkpoint
 from fcnseg.runs.building import build_data, build_module, build_trainer, check_statistics, leave_out_roots
 from fcnseg.runs.folder import check_new, check_settings, last_checkpoint, relative, save_config
+from fcnseg.runs.limits import check_resources, in_one_line
 from fcnseg.runs.processes import Training, know_rank, meet, preparing, training_together, trainings
 from fcnseg.runs.records import finished_score, keep_metrics, report, write_totals
 from fcnseg.runs.regimes import apply_regime
@@ -121,11 +122,12 @@ def train(training: Training) -> float | None:
         if resume is not None:
             check_resume(resume, module.model)
         check_statistics(config, data, trainer.world_size)
+        check_resources(trainer, module, data, folder)
         save_config(config, folder)
         note_session(folder, {**data.train, "val": data.val})
     announce(trainer, module.model, data)
     started = time.monotonic()
-    with training_together(trainer, training, meeting):
+    with training_together(trainer, training, meeting), in_one_line(folder):
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
         return report(trainer, module, data, folder, seconds=time.monotonic() - started)
 

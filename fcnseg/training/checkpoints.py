@@ -1,6 +1,7 @@
 """Writing checkpoints so that a full disk or a killed job cannot damage one."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,15 +21,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     another disk the move is a copy, and a full disk leaves half a checkpoint under the final name.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._homes: set[Path] = set()
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
         if "://" in str(path):  # an object store, which has transactions of its own
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         require_finite(checkpoint, path)
+        home = Path(path).absolute().parent
+        if home in self._homes and not home.is_dir():  # made again, it would lie on whatever disk is there instead
+            raise InputError(f"{path}: not written, since the folder is gone that checkpoints were written to")
         content = io.BytesIO()  # in memory first: torch's file writer reports a full disk as an internal error
         torch.save(checkpoint, content)
         with replacing(str(path), durable=True) as temporary:
             temporary.write_bytes(content.getbuffer())
+        self._homes.add(home)
 
 
 def require_finite(checkpoint: dict[str, Any], path: _PATH) -> None:
