@@ -8,17 +8,27 @@ from pathlib import Path
 
 from fcnseg.cgroups import groups
 
+_sharing = 1
+"""Processes that share the cores with this one, itself among them."""
+
+
+def share_cores(processes: int) -> None:
+    """From now on take this process for one of so many that share the cores evenly."""
+    global _sharing
+    _sharing = processes
+
 
 def available_cores() -> int:
     """How many cores this process may use: by its affinity, by the quotas of its control groups, and by SLURM.
 
     The least counts. The quotas are those of the group that the process is in (a container's, a service's) and of
-    every group around it; a SLURM job's share is that of one task.
+    every group around it; a SLURM job's share is that of one task. Of what is left a process takes its part after
+    `share_cores`.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [math.ceil(quota) for group in groups("cpu") if (quota := _quota(group))]
     share = _slurm_cores()
-    return max(1, min([cores, *quotas, *([share] if share else [])]))
+    return max(1, min([cores, *quotas, *([share] if share else [])]) // _sharing)
 
 
 def processor_name() -> str:

@@ -1,6 +1,16 @@
 """The one exception that means: the input is at fault, not the program."""
 
+import errno
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+GONE = frozenset(
+    number
+    for name in ("ENOTCONN", "ESTALE", "EIO", "ENODEV", "ENXIO", "ETIMEDOUT", "EHOSTDOWN", "EREMOTEIO", "ESHUTDOWN")
+    if (number := getattr(errno, name, None)) is not None
+)
+"""What the system says of a disk, or of a server's file system, that fails or has gone."""
 
 
 class InputError(ValueError):
@@ -34,3 +44,29 @@ def mistake(error: BaseException) -> str | None:
             text = str(cause)
             return text.strip().splitlines()[-1].split("InputError: ", 1)[-1] if "Traceback" in text else text
     return None
+
+
+def vanished(error: OSError, otherwise: Path | str = "output") -> str | None:
+    """One line on a folder or a file system that is gone, by the error of whoever met it; None for other errors.
+
+    Args:
+        error: of the system.
+        otherwise: what is named where the error names no file.
+    """
+    named = error.filename if isinstance(error.filename, str | Path) else None
+    if error.errno in GONE:
+        return f"{named or otherwise}: {error.strerror}; the disk or the file system that it is on has failed"
+    if error.errno == errno.ENOENT and named and (folder := missing_folder(Path(named))):
+        return f"{named}: no such file, and no folder {folder}"
+    return None
+
+
+def missing_folder(path: Path) -> Path | None:
+    """The uppermost of a file's folders that is not there."""
+    missing = None
+    for folder in path.parents:
+        with suppress(OSError):  # as of a file system that is gone
+            if folder.exists():
+                break
+        missing = folder
+    return missing

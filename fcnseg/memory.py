@@ -1,5 +1,6 @@
 """How much memory there is to use."""
 
+import errno
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,31 @@ GROUP_FILES = (
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 )
 """Of versions 2 and 1 of control groups: files of limit and use, and how lines of `memory.stat` begin."""
+
+
+IN_TRAINING = (
+    "try a smaller data.batch_size, data.size or model.width, trainer.precision=bf16-mixed, or "
+    "trainer.checkpoint_activations=true"
+)
+"""What helps a training whose memory is full."""
+
+ON_A_GPU = (
+    *("CUDA out of memory", "CUDA error: out of memory", "HIP out of memory", "MPS backend out of memory"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
+"""What torch and its libraries say when the memory of a GPU is full."""
+
+ON_THE_HOST = ("DefaultCPUAllocator: can't allocate memory", "Insufficient memory")
+"""What torch and OpenCV say when the memory of the host is full."""
+
+
+def full_memory(error: BaseException) -> str | None:
+    """Whose memory an error says is full: "the GPU's memory", or "memory" of the host; None of other errors."""
+    text = str(error) if isinstance(error, RuntimeError) or type(error).__module__ == "cv2" else ""
+    if type(error).__name__ == "OutOfMemoryError" or any(words in text for words in ON_A_GPU):
+        return "the GPU's memory"
+    full = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    return "memory" if full or any(words in text for words in ON_THE_HOST) else None
 
 
 def available_memory() -> float:

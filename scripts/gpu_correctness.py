@@ -1,13 +1,20 @@
 """Whether a GPU computes what a processor does: the oracle's scores, and the shipped model's masks."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from functools import cache, partial
+from pathlib import Path
 
+import hydra
 import numpy as np
 import torch
 from gpu_settings import Row, Settings, UnavailableError, attempt
+from PIL import Image
 from reference_networks import CLASSES, MODELS, SIZES, WIDTH, seeded_image, seeded_network
 
+from fcnseg.commands import predict
+from fcnseg.commands.configuration import config_folder
 from fcnseg.inference import Predictor
 from fcnseg.models import FCN, create_model, load_caffe_weights
 from fcnseg.training.precision import use_tf32
@@ -17,6 +24,9 @@ WITHIN = 1e-4
 
 AGREEMENT = 0.999
 """The share of pixels that have the same class on both devices in float32, at least."""
+
+COPIES = 20
+"""Of every scene that is shared out to all devices: several batches for each."""
 
 
 def scores(settings: Settings) -> Iterator[Row]:
@@ -78,6 +88,34 @@ def _agreement(settings: Settings, precision: str) -> Row:
     agreement = float(np.mean(same))
     judged = {"ok": agreement >= AGREEMENT} if precision == "float32" else {}
     return {"images": len(same), "agreement": agreement, **judged}
+
+
+def devices(settings: Settings) -> Iterator[Row]:
+    """Whether all GPUs, or two processes on a processor, write what one writes, byte by byte."""
+    count = torch.cuda.device_count() if settings.cuda else 2
+    yield attempt({"devices": count}, partial(_shared_out, settings, count))
+
+
+def _shared_out(settings: Settings, count: int) -> Row:
+    if count < 2:
+        raise UnavailableError("needs two GPUs")
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        (top / "in").mkdir()
+        for number, (image, _) in enumerate(_masks_of_a_processor(settings.sizes.scenes)):
+            Image.fromarray(image).save(top / "in" / f"{number}.png")
+            for copy in range(1, COPIES):
+                shutil.copyfile(top / "in" / f"{number}.png", top / "in" / f"{number}_{copy}.png")
+        one, all_together = (_predicted(settings, top / "in", top / f"out{n}", n) for n in (1, count))
+    return {"images": settings.sizes.scenes * COPIES, "files": len(one), "ok": one == all_together}
+
+
+def _predicted(settings: Settings, source: Path, output: Path, count: int) -> dict[str, bytes]:
+    overrides = ["checkpoint=demo", f"input={source}", f"output={output}", "areas=true", f"device={settings.device}"]
+    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = hydra.compose("predict", [*overrides, f"devices={count}"])
+    predict.run(config)
+    return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*.*")}
 
 
 @cache

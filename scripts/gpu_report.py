@@ -33,6 +33,7 @@ LIMIT, GRACE = 180, 30
 PARTS = {
     "scores": ("gpu_correctness", "Reference networks' scores against OpenCV's, at three sizes."),
     "masks": ("gpu_correctness", "Pixels of the shipped model's masks with the class that a processor gives them."),
+    "devices": ("gpu_correctness", "The files that fcnseg predict writes with all devices against those of one."),
     "training": ("gpu_training", "The demo's network on the embedded scenes; float32 with TF32 where the GPU has it."),
     "resuming": ("gpu_training", "A training resumed from its middle against one that was not interrupted."),
     "processes": ("gpu_training", "The weights of two processes against those of one, without TF32."),

@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import fcnseg
-from fcnseg.errors import causes, mistake
+from fcnseg.errors import causes, mistake, vanished
+from fcnseg.memory import IN_TRAINING, full_memory
 
 
 def config_folder() -> Path:
@@ -50,6 +51,14 @@ OmegaConf.register_new_resolver("sweep_name", lambda name: name, use_cache=True,
 
 KILLED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 """What torch says of processes that ended in the midst of their work."""
+
+LESS_MEMORY = {
+    "train": IN_TRAINING,
+    "rerun": IN_TRAINING,
+    "evaluate": "try precision=bf16-mixed, or device=cpu where the host has more",
+    "predict": "try a smaller memory=, above which images are computed by windows, a smaller scale=, or device=cpu",
+}
+"""What helps a command whose memory is full."""
 
 PLAIN_MODEL = ("benchmark",)
 """Commands whose `model` is a plain setting, which takes several names and files, and no config group."""
@@ -124,8 +133,10 @@ def explain(error: BaseException, command: str, overrides: list[str]) -> str | N
                 f"process {killed.group(1)}, which prepared samples, was killed, perhaps for want of memory (or of "
                 "shared memory, /dev/shm); a smaller data.num_workers may help, and resume=auto goes on"
             )
-        if type(cause).__name__ == "OutOfMemoryError":
-            return "the GPU's memory is full; try data.device_batch_size=1, or a smaller data.size or model.width"
+        if whose := full_memory(cause):
+            return f"{whose} is full; {LESS_MEMORY.get(command, 'try smaller images, or fewer at once')}"
+        if isinstance(cause, OSError) and (line := vanished(cause)):
+            return line
         if isinstance(cause, OSError) and cause.errno in (
             errno.ENOSPC,
             errno.EACCES,

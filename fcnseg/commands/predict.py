@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,9 +15,11 @@ from fcnseg.commands.common import require_value, require_writable, unwritable
 from fcnseg.data.files.volumes import open_volume
 from fcnseg.errors import InputError
 from fcnseg.inference import Averaging, Predictor
-from fcnseg.inference.many import Advance, Job, Work
+from fcnseg.inference.device import devices_of
+from fcnseg.inference.many import Advance, Job, Portion, Work
 from fcnseg.inference.mosaic import Windows
 from fcnseg.inference.naming import find_images, output_names, with_ending
+from fcnseg.inference.processes import Tell, on_devices
 from fcnseg.inference.results import Results, Wanted
 from fcnseg.inference.video import VIDEO_SUFFIXES, segment_video, video_facts
 from fcnseg.inference.volumes import find_volumes, segment_volume
@@ -28,10 +31,13 @@ def run(config: DictConfig) -> None:
     checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
     source = require_value(config, "input", "FILE_OR_FOLDER")
     output = Path(require_value(config, "output", "FOLDER"))
+    devices = devices_of(config.device, config.devices)
     if Path(source).suffix.lower() in VIDEO_SUFFIXES:
+        _require_one(devices, config, "a video")
         run_video(config, checkpoint, Path(source), output)
         return
     if volumes := find_volumes(Path(source)):
+        _require_one(devices, config, "a set of volumes")
         run_volumes(config, checkpoint, volumes, output)
         return
     wanted = wanted_of(config)
@@ -40,17 +46,49 @@ def run(config: DictConfig) -> None:
     jobs = [Job(image, name) for image, name in zip(images, output_names(images, top), strict=True)]
     _spare_inputs(jobs, output, kinds)
     require_writable(output, *kinds)
-    windows = windows_of(config)
+    windows_of(config)
+    config.device = devices[0]
     predictor = predictor_of(config, checkpoint)
     began = time.perf_counter()
     try:
         with Results(output, wanted, predictor.label_space) as results:
-            work = Work(predictor, results, windows, gsd=config.gsd, mapped=config.scale != "training")
+            work = work_of(config, predictor, results)
             with _bar("predicting", len(jobs)) as advance:
-                work.carry_out(jobs, advance)
+                portions = work.plan(jobs, advance)
+                if len(devices[: len(portions)]) > 1:
+                    share_out(config, work, portions, devices[: len(portions)], advance)
+                else:
+                    work.carry_out(portions, advance)
     except OSError as error:
         raise unwritable(output, error) from error
     report(work, len(jobs), time.perf_counter() - began)
+
+
+def share_out(
+    config: DictConfig, work: Work, portions: Sequence[Portion], devices: Sequence[str], advance: Advance
+) -> None:
+    """Carry out the work by one process for each device.
+
+    Raises:
+        OSError: when a file cannot be written.
+    """
+    pictures, scenes = (
+        [job.image for portion in portions if portion.by_windows == large for job in portion.jobs]
+        for large in (False, True)
+    )
+    config.precision = work.predictor.settle_precision(pictures, scenes)
+    with closing(on_devices(devices, partial(_share, config), portions, advance)) as found:
+        for outcomes in found:
+            work.note(outcomes)
+
+
+def _share(config: DictConfig, device: str, portions: list[tuple[int, Portion]], tell: Tell) -> None:
+    """The part of one of several processes; what is made of all images is for the first to write."""
+    config.device = device
+    predictor = predictor_of(config, config.checkpoint)
+    work = work_of(config, predictor, Results(Path(config.output), wanted_of(config), predictor.label_space))
+    for number, outcomes in work.outcomes(portions, lambda share: tell(None, share)):
+        tell(number, outcomes)
 
 
 def run_video(config: DictConfig, checkpoint: str, source: Path, output: Path) -> None:
@@ -97,6 +135,10 @@ def predictor_of(config: DictConfig, checkpoint: str) -> Predictor:
         scale="training" if config.scale == "auto" else config.scale,
         averaging=averaging_of(config),
     )
+
+
+def work_of(config: DictConfig, predictor: Predictor, results: Results) -> Work:
+    return Work(predictor, results, windows_of(config), gsd=config.gsd, mapped=config.scale != "training")
 
 
 def wanted_of(config: DictConfig) -> Wanted:
@@ -146,6 +188,11 @@ def _bar(what: str, total: int | None) -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda share: progress.advance(task, share)
+
+
+def _require_one(devices: Sequence[str], config: DictConfig, what: str) -> None:
+    if len(devices) > 1:
+        raise InputError(f"devices={config.devices}: {what} is segmented on one device; expected devices=1")
 
 
 def _spare_inputs(jobs: Sequence[Job], output: Path, kinds: Sequence[str]) -> None:

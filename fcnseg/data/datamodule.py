@@ -263,7 +263,21 @@ class SegmentationData(LightningDataModule):
         """
         dataset = ValidationSamples(self.val, self.input_size, self.resize)
         sampler = EveryImageOnce(dataset, num_replicas, rank)
-        return self._loader(dataset, sampler=sampler, batch_size=8 if self.input_size else 1, collate_fn=collate)
+        return self._loader(dataset, sampler=sampler, batch_size=self._scored_at_once, collate_fn=collate)
+
+    def validation_batches(self) -> list[range]:
+        """The indices of the images of each batch of `validation_loader()`."""
+        indices, most = range(len(self.val)), self._scored_at_once
+        return [indices[start : start + most] for start in range(0, len(indices), most)]
+
+    def loader_of(self, batches: Sequence[Sequence[int]]) -> DataLoader:
+        """Some of `validation_batches`, as `validation_loader` gives them."""
+        dataset = ValidationSamples(self.val, self.input_size, self.resize)
+        return self._loader(dataset, batch_sampler=list(batches), collate_fn=collate)
+
+    @property
+    def _scored_at_once(self) -> int:
+        return 8 if self.input_size else 1
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Masks as int64, now that they are on the device: on the way they are an eighth of that."""

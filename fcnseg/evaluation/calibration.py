@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 BINS = 15
 RANGE = (0.01, 100.0)
 """Between which temperatures the best one is looked for."""
+
+PIXELS_PER_IMAGE = 10_000
+
+Drawn = tuple[np.ndarray, np.ndarray]
+"""(n, C) float32 logits and (n,) labels of pixels of an image."""
 
 AT_ONCE = 1 << 17
 """Pixels whose softmax is computed at once, in float64."""
@@ -87,7 +93,7 @@ class Calibration:
 
 
 def calibrate(
-    model: FCN | Exported, loader: Iterable[dict[str, Any]], pixels_per_image: int = 10_000, seed: int = 0
+    model: FCN | Exported, loader: Iterable[dict[str, Any]], pixels_per_image: int = PIXELS_PER_IMAGE, seed: int = 0
 ) -> Calibration:
     """Fit a temperature on every other image of a validation set, and report on those between.
 
@@ -104,14 +110,33 @@ def calibrate(
     Raises:
         InputError: when there are no labelled pixels in one of the two halves, and for an exported model of masks.
     """
+    require_probabilities(model)
+    return calibration_of(chain.from_iterable(draw_batches(model, loader, pixels_per_image, seed)))
+
+
+def require_probabilities(model: FCN | Exported) -> None:
+    """
+    Raises:
+        InputError: for an exported model of masks.
+    """
     if isinstance(model, Exported) and model.gives != LOGITS:
         raise InputError(f"calibrate=true: {model.path} gives masks, without a probability; expected one of logits")
-    halves: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [])
-    for number, drawn in enumerate(_drawn(model, loader, pixels_per_image, seed)):
+
+
+def calibration_of(images: Iterable[Drawn]) -> Calibration:
+    """As `calibrate`, of what `draw_batches` has drawn from each image, in order.
+
+    Raises:
+        InputError: when there are no labelled pixels in one of the two halves.
+    """
+    halves: tuple[list[Drawn], ...] = ([], [])
+    for number, drawn in enumerate(images):
         halves[number % 2].append(drawn)
     if not all(sum(len(labels) for _, labels in half) for half in halves):
         raise InputError("calibrate=true: needs labelled pixels in two images of the validation set at least")
-    (logits, labels), (others, truth) = ([torch.cat(parts) for parts in zip(*half, strict=True)] for half in halves)
+    (logits, labels), (others, truth) = (
+        [torch.from_numpy(np.concatenate(parts)) for parts in zip(*half, strict=True)] for half in halves
+    )
     temperature = fit_temperature(logits, labels)
     before, after = (reliability(others, truth, t) for t in (1.0, temperature))
     return Calibration(
@@ -198,10 +223,10 @@ def save_reliability(calibration: Calibration, path: Path | str) -> None:
 
 
 @torch.inference_mode()
-def _drawn(
-    model: FCN | Exported, loader: Iterable[dict[str, Any]], most: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(n, C) float32 logits and (n,) labels of pixels of each image, on the CPU."""
+def draw_batches(
+    model: FCN | Exported, loader: Iterable[dict[str, Any]], pixels_per_image: int = PIXELS_PER_IMAGE, seed: int = 0
+) -> Iterator[list[Drawn]]:
+    """What is drawn from the images of each batch; arguments as of `calibrate`."""
     was_training = isinstance(model, FCN) and model.training
     if isinstance(model, FCN):
         model.eval()
@@ -210,15 +235,18 @@ def _drawn(
         logits = model.logits(batch["image"].to(model.device)).float()
         masks = batch["mask"]
         full = at_own_sizes(logits, [mask.shape for mask in masks], batch.get("shown"))
-        for one, mask in zip(full, masks, strict=True):
+        places = batch.get("index", range(number, number + len(masks)))
+        drawn = []
+        for place, one, mask in zip(places, full, masks, strict=True):
             flat = mask.flatten()
             labelled = np.flatnonzero((flat != IGNORE_INDEX).numpy())
-            if len(labelled) > most:
-                labelled = np.random.default_rng((seed, number)).choice(labelled, most, replace=False)
+            if len(labelled) > pixels_per_image:
+                labelled = np.random.default_rng((seed, place)).choice(labelled, pixels_per_image, replace=False)
             chosen = torch.from_numpy(labelled)
             scores = one[0].flatten(1)
-            yield scores[:, chosen.to(scores.device)].T.cpu(), flat[chosen]
-            number += 1
+            drawn.append((scores[:, chosen.to(scores.device)].T.cpu().numpy(), flat[chosen].numpy()))
+        number += len(masks)
+        yield drawn
     if was_training:
         model.train()  # type: ignore[union-attr]
 

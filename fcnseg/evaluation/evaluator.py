@@ -1,16 +1,17 @@
 """Run a model over a validation set, and write what there is to know about it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import track
-from torch import Tensor
 
 from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
@@ -24,6 +25,9 @@ from fcnseg.inference.exported import Exported
 from fcnseg.models import FCN
 
 UNLABELLED = "validation: no image has a labelled pixel, so there is nothing to score"
+
+Scored = tuple[list[str], np.ndarray]
+"""The names of a batch's images, and their confusion matrices."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,6 @@ class Evaluation:
         return np.array([scores(matrix).mean_iou for matrix in self.per_image])
 
 
-@torch.inference_mode()
 def evaluate(model: FCN | Exported, loader: Iterable[dict[str, Any]]) -> Evaluation:
     """Score a model, with every mask in its own size.
 
@@ -60,24 +63,41 @@ def evaluate(model: FCN | Exported, loader: Iterable[dict[str, Any]]) -> Evaluat
     Raises:
         InputError: when no image has a labelled pixel.
     """
+    return collected(score_batches(model, loader), length_hint(loader))
+
+
+def collected(batches: Iterable[Scored], number: int = 0) -> Evaluation:
+    """What `score_batches` has found of a validation set, together; shows a bar meanwhile.
+
+    Args:
+        batches: in order.
+        number: of batches, where it is known; 0: not.
+
+    Raises:
+        InputError: when no image has a labelled pixel.
+    """
+    bar = track(batches, description="evaluating", total=number or None, transient=True)
+    names, matrices = zip(*bar, strict=True)
+    per_image = np.concatenate(matrices)
+    if not per_image.any():
+        raise InputError(UNLABELLED)
+    return Evaluation(per_image, tuple(chain(*names)))
+
+
+@torch.inference_mode()
+def score_batches(model: FCN | Exported, loader: Iterable[dict[str, Any]]) -> Iterator[Scored]:
+    """The names of each batch's images, and their (N, C, C) int64 confusion matrices; arguments as of `evaluate`."""
     device = model.device
     was_training = isinstance(model, FCN) and model.training
     if isinstance(model, FCN):
         model.eval()
-    matrices: list[Tensor] = []
-    names: list[str] = []
-    for batch in track(loader, description="evaluating", transient=True):
+    for batch in loader:
         masks = [mask.to(device) for mask in batch["mask"]]
         sizes = [mask.shape for mask in masks]
         predictions = model.segment_each(batch["image"].to(device), sizes, batch.get("shown"))
-        matrices.append(confusion_matrices(predictions, masks, model.spec.num_classes).cpu())
-        names.extend(batch["name"])
+        yield list(batch["name"]), confusion_matrices(predictions, masks, model.spec.num_classes).cpu().numpy()
     if was_training:
         model.train()  # type: ignore[union-attr]
-    per_image = torch.cat(matrices).numpy()
-    if not per_image.any():
-        raise InputError(UNLABELLED)
-    return Evaluation(per_image, tuple(names))
 
 
 def write_report(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fcnseg.data.files.images import image_size
 from fcnseg.errors import InputError
 from fcnseg.inference.areas import count_pixels
 from fcnseg.inference.averaging import Averaging
@@ -141,13 +140,9 @@ def scale_of(scene: Scene, scale: Scale | None, gsd: float | None) -> Scale:
     return parse_scale(scene.place.pixel / gsd)
 
 
-def takes(path: Path, spec_channels: int, scale: Scale, training: tuple[int, int] | None) -> int:
-    """Bytes that segmenting an image as a whole takes, roughly, from its size alone.
-
-    Raises:
-        InputError: when the file is missing or no image.
-    """
-    height, width = image_size(path)
+def takes(size: tuple[int, int], spec_channels: int, scale: Scale, training: tuple[int, int] | None) -> int:
+    """Bytes that segmenting an image of a (height, width) as a whole takes, roughly."""
+    height, width = size
     if scale.factor is None and training is not None:
         seen = training[0] * training[1]
     else:

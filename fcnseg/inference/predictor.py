@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -146,6 +147,7 @@ class Predictor:
         scaled: bool = False,
         probabilities: bool = False,
         failed: Failed | None = None,
+        portion: Callable[[Any], int] = lambda image: 0,
     ) -> Iterator[Segmentation]:
         """Segment many images, in their order: decoded by threads ahead of the network, in batches of equal sizes.
 
@@ -153,14 +155,16 @@ class Predictor:
             images: those of a folder and its subfolders, or whatever yields images, endlessly too.
             scaled, probabilities: as in a call.
             failed: is told of an image that cannot be segmented, and of the reason, and the others go on.
+            portion: a number for each image; those of one batch have the same.
 
         Raises:
             InputError: as a call does, at the place of the image, unless `failed` is given.
         """
         source = list_images(Path(images), recursive=True) if isinstance(images, str | Path) else images
         batch: list[_Prepared] = []
-        for prepared in self._ahead(source, scaled, failed):
-            if batch and not (prepared.goes_with(batch[0]) and len(batch) < self._batch_size(batch[0])):
+        for prepared in self._ahead(source, scaled, failed, portion):
+            full = len(batch) >= self.batch_size(*prepared.seen.shape[-2:])
+            if batch and (full or not prepared.goes_with(batch[0])):
                 yield from self._batch(batch, probabilities)
                 batch = []
             batch.append(prepared)
@@ -179,43 +183,66 @@ class Predictor:
             InputError, OSError: as that function.
         """
         if self._exact is not None:
-            with open_scene(path, self.model.spec) as scene:
-                top = max(scene.size[0] - PROBE, 0) // 2
-                pixels = scale_values(scene.rows(top, top + min(PROBE, scene.size[0])), self.model.spec.scaling)
-            window = torch.from_numpy(np.ascontiguousarray(pixels[:, :PROBE].transpose(2, 0, 1)))[None]
-            with torch.inference_mode():
-                self._choose(window.to(self.model.device), (window.shape[-2], window.shape[-1]))
+            self._choose_on_scene(path)
         scale = None if self.scale.factor is None else self.scale
         settings: dict[str, Any] = {"scale": scale, "averaging": self.averaging} | options
         return segment_file(self.model, self.label_space, path, Path(mask), **settings)
+
+    def settle_precision(self, pictures: Iterable[Path], scenes: Iterable[Path]) -> str:
+        """Choose the precision that "auto" stands for, as segmenting these files would.
+
+        Args:
+            pictures: as `stream` takes them; the first that can be read tells.
+            scenes: as `segment_file` does; the first tells, where no picture could be read.
+        """
+        ways: list[tuple[Callable[[Path], object], Iterable[Path]]] = [
+            (self, pictures),
+            (self._choose_on_scene, scenes),
+        ]
+        for choose, path in ((way, path) for way, paths in ways for path in paths):
+            if self._exact is None:
+                break
+            with suppress(InputError):
+                choose(path)
+        return self.precision if self._exact is None else "auto"
+
+    def _choose_on_scene(self, path: str | Path) -> None:
+        with open_scene(path, self.model.spec) as scene:
+            top = max(scene.size[0] - PROBE, 0) // 2
+            pixels = scale_values(scene.rows(top, top + min(PROBE, scene.size[0])), self.model.spec.scaling)
+        window = torch.from_numpy(np.ascontiguousarray(pixels[:, :PROBE].transpose(2, 0, 1)))[None]
+        with torch.inference_mode():
+            self._choose(window.to(self.model.device), (window.shape[-2], window.shape[-1]))
 
     def _batch(self, batch: "list[_Prepared]", probabilities: bool) -> list[Segmentation]:
         with torch.inference_mode():  # never around a yield, whose receiver would be in it too
             return list(self._segmented(batch, probabilities))
 
-    def _ahead(self, images: Iterable[ImageLike], scaled: bool, failed: Failed | None) -> "Iterator[_Prepared]":
+    def _ahead(
+        self, images: Iterable[ImageLike], scaled: bool, failed: Failed | None, portion: Callable[[Any], int]
+    ) -> "Iterator[_Prepared]":
         """Prepare images in threads, a few ahead of the one that is wanted."""
         threads = min(available_cores(), 8)
         with ThreadPoolExecutor(threads) as pool:
             waiting: deque[tuple[ImageLike, Future[_Prepared]]] = deque()
             for image in images:
-                waiting.append((image, pool.submit(self._prepare, image, scaled)))
+                waiting.append((image, pool.submit(self._prepare, image, scaled, portion(image))))
                 if len(waiting) > 2 * threads:
                     yield from _taken(*waiting.popleft(), failed)
             while waiting:
                 yield from _taken(*waiting.popleft(), failed)
 
-    def _prepare(self, image: ImageLike, scaled: bool) -> "_Prepared":
+    def _prepare(self, image: ImageLike, scaled: bool, portion: int = 0) -> "_Prepared":
         spec = self.model.spec
         pixels = file_values(image, spec)
         values = pixels if scaled else scale_values(pixels, spec.scaling)
         seen = np.ascontiguousarray(self.scale.applied(values, spec).transpose(2, 0, 1))
         source = Path(image) if isinstance(image, str | Path) else None
-        return _Prepared(pixels, torch.from_numpy(seen), source)
+        return _Prepared(pixels, torch.from_numpy(seen), source, portion)
 
-    def _batch_size(self, prepared: "_Prepared") -> int:
-        pixels = BATCH_PIXELS.get(self.model.device.type, GPU_PIXELS)
-        return max(pixels // (prepared.seen.shape[-1] * prepared.seen.shape[-2]), 1)
+    def batch_size(self, height: int, width: int) -> int:
+        """How many images of this size go through the network together, as they are seen."""
+        return max(BATCH_PIXELS.get(self.model.device.type, GPU_PIXELS) // (height * width), 1)
 
     def _segmented(self, batch: "list[_Prepared]", probabilities: bool) -> Iterator[Segmentation]:
         images = torch.stack([prepared.seen for prepared in batch]).to(self.model.device)
@@ -250,14 +277,16 @@ class _Prepared:
         pixels: (H, W, C) in the values of the file.
         seen: (C, h, w).
         source: its file.
+        portion: see `Predictor.stream`.
     """
 
     pixels: np.ndarray
     seen: Tensor
     source: Path | None
+    portion: int
 
     def goes_with(self, other: "_Prepared") -> bool:
-        return self.seen.shape == other.seen.shape and self.seen.dtype == other.seen.dtype
+        return (self.seen.shape, self.seen.dtype, self.portion) == (other.seen.shape, other.seen.dtype, other.portion)
 
 
 def _taken(image: ImageLike, future: "Future[_Prepared]", failed: Failed | None) -> Iterator[_Prepared]:

@@ -77,6 +77,11 @@ class Results:
     def __exit__(self, *error: object) -> None:
         self._stack.__exit__(*error)  # type: ignore[arg-type]
 
+    @property
+    def summarises(self) -> bool:
+        """Whether `note` makes anything of masks."""
+        return self.wanted.areas or self.wanted.coco or self.wanted.geojson
+
     def place(self, kind: str, name: Path, ending: str = ".png") -> Path:
         """Where a file of an image goes."""
         return self.folder / kind / with_ending(name, ending)
@@ -114,7 +119,7 @@ class Results:
             name: what its results are called.
             mask: (H, W) class indices, or the file that has them.
         """
-        if not (self._table or self._coco or self.wanted.geojson):
+        if not self.summarises:
             return
         place = read_georeference(source) if lies_on_the_ground(source) else None
         pixels = _read(mask) if isinstance(mask, Path) else mask

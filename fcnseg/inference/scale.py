@@ -39,6 +39,10 @@ class Scale:
         height, width = (int(n * self.factor) for n in self.covered(size))
         return height, width
 
+    def sees(self, size: tuple[int, int], spec: ModelSpec) -> tuple[int, int]:
+        """The (height, width) at which an image of `size` is seen."""
+        return (spec.input_size or size) if self.factor is None else self.seen(size)
+
     def shown(self, size: tuple[int, int], spec: ModelSpec) -> tuple[int, int] | None:
         """The (height, width) of what is seen that shows the image, beyond which is padding; None: all of it."""
         return spec.shown_size(size) if self.factor is None else None

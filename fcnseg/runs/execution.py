@@ -27,6 +27,7 @@ from fcnseg.runs.building import (
 )
 from fcnseg.runs.folder import check_new, check_settings, last_checkpoint, relative, save_config
 from fcnseg.runs.heartbeat import Lost
+from fcnseg.runs.limits import check_resources, in_one_line
 from fcnseg.runs.processes import Training, know_rank, meet, preparing, training_together, trainings
 from fcnseg.runs.records import finished_score, keep_metrics, report, write_totals
 from fcnseg.runs.regimes import apply_regime
@@ -130,12 +131,13 @@ def train(training: Training) -> float | None:
         if resume is not None:
             check_resume(resume, module.model)
         check_statistics(config, data, trainer.world_size)
+        check_resources(trainer, module, data, folder)
         save_config(config, folder)
         note_session(folder, {**data.train, "val": data.val}, learning_rate(config))
     announce(trainer, module.model, data)
     announce_scaling(config, trainer, data)
     started = time.monotonic()
-    with training_together(trainer, training, meeting):
+    with training_together(trainer, training, meeting), in_one_line(folder):
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
         return report(trainer, module, data, folder, seconds=time.monotonic() - started)
 

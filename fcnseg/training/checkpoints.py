@@ -30,18 +30,26 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     another disk the move is a copy, and a full disk leaves half a checkpoint under the final name.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._homes: set[Path] = set()
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
         if "://" in str(path):  # an object store, which has transactions of its own
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         require_finite(checkpoint, path)
         path = Path(path)
+        home = path.absolute().parent
+        if home in self._homes and not home.is_dir():  # made again, it would lie on whatever disk is there instead
+            raise InputError(f"{path}: not written, since the folder is gone that checkpoints were written to")
         with replacing(path, durable=True) as temporary:
             write(checkpoint, temporary)
             if not is_whole(temporary):
                 raise InputError(f"{path}: what was written does not read back; the disk may be failing")
             if path.name == LAST:
                 keep(path, path.with_name(PREVIOUS))
+        self._homes.add(home)
 
 
 class BesideTraining(AtomicCheckpointIO):
@@ -52,6 +60,7 @@ class BesideTraining(AtomicCheckpointIO):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._thread: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
 

@@ -31,7 +31,7 @@ def evaluate(fcnseg, camvid):
 
 @pytest.mark.parametrize("classes", [5, 12])
 def test_another_number_of_numbered_classes_ends_in_one_line_before_the_pass(evaluate, capsys, monkeypatch, classes):
-    monkeypatch.setattr("fcnseg.commands.evaluate.evaluate", lambda *_: pytest.fail("the pass has begun"))
+    monkeypatch.setattr("fcnseg.commands.evaluate.score_batches", lambda *_: pytest.fail("the pass has begun"))
     assert evaluate(num_classes=classes) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"fcnseg: model: predicts {classes} classes; the data has 11: sky, building, ")

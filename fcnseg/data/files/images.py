@@ -28,7 +28,7 @@ from fcnseg.data.files.rasters import (
     require_channels,
 )
 from fcnseg.data.files.values import as_file_values, max_bytes, require_bytes
-from fcnseg.errors import InputError
+from fcnseg.errors import GONE, InputError, missing_folder
 
 BYTES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 
@@ -181,7 +181,8 @@ def _decoding(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        gone = missing_folder(path)
+        raise InputError(f"{path}: no such file" + (f", and no folder {gone}" if gone else "")) from None
     except Image.DecompressionBombError:
         raise _too_large(path) from None
     except (OSError, SyntaxError, ValueError, MemoryError, cv2.error) as error:
@@ -189,6 +190,8 @@ def _decoding(path: Path) -> Iterator[None]:
 
 
 def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in GONE:
+        return f"{error.strerror}; the disk or the file system that it is on has failed"
     if path.is_dir():
         return "it is a folder"
     if path.is_file() and path.stat().st_size == 0:

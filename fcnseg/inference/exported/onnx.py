@@ -1,5 +1,7 @@
 """ONNX files, run by onnxruntime."""
 
+from typing import Any
+
 from torch import Tensor, from_numpy
 
 from fcnseg.cores import available_cores
@@ -15,8 +17,9 @@ class OnnxNetwork(Exported):
         options.intra_op_num_threads = available_cores()
         options.log_severity_level = 3
         known = runtime.get_available_providers()
-        wanted = ["CUDAExecutionProvider"] if self.device.type == "cuda" else []
-        providers = [name for name in wanted if name in known] + ["CPUExecutionProvider"]
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if self.device.type == "cuda" and "CUDAExecutionProvider" in known:
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": self.device.index or 0}))
         self._session = runtime.InferenceSession(str(self.path), options, providers=providers)
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         return None if text is None else str(text)
