@@ -25,7 +25,8 @@ from fcnseg.training.losses import SegmentationLoss
 from fcnseg.training.precision import check_precision, use_tf32
 
 KEYS = (
-    "root", "split", "layout", "labels", "only", "packed", "parts", "domains", "window", "border", "overlap", "reading"
+    "root", "split", "layout", "labels", "only", "packed", "parts", "domains", "window", "border", "overlap", "reading",
+    "outside",
 )  # fmt: skip
 """What of `config.data` says how to build it, and is no argument of `SegmentationData`."""
 
