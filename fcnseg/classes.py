@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, refuse_endless
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 
@@ -50,6 +50,7 @@ def distinct_colours(count: int) -> list[tuple[int, int, int]]:
 
 def _lines(path: Path, what: str) -> list[str]:
     """The lines of a text file without those that are empty at its end."""
+    refuse_endless(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

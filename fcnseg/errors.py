@@ -1,4 +1,4 @@
-"""The one exception that means: the input is at fault, not the program."""
+"""The one exception that means: the input is at fault, not the program; and the paths that nothing can be read from."""
 
 import errno
 from collections.abc import Iterator
@@ -25,6 +25,16 @@ class InputError(ValueError):
     def __init__(self, message: object = "") -> None:
         text = str(message)
         super().__init__(text if len(text) <= self.MOST else f"{text[: self.MOST]}...")
+
+
+def refuse_endless(path: Path) -> None:
+    """Refuse a named pipe, a socket or a device, which would be waited for or read without end.
+
+    Raises:
+        InputError: naming it.
+    """
+    if not path.is_file() and path.exists() and not path.is_dir():
+        raise InputError(f"{path}: neither a file nor a folder; expected a file")
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -17,7 +17,7 @@ GROUP_FILES = (
 
 
 IN_TRAINING = (
-    "try a smaller data.batch_size, data.size or model.width, trainer.precision=bf16-mixed, or "
+    "try data.device_batch_size=1, a smaller data.size or model.width, trainer.precision=bf16-mixed, or "
     "trainer.checkpoint_activations=true"
 )
 """What helps a training whose memory is full."""

@@ -2,7 +2,8 @@
 
 `python scripts/fuzz_readers.py --files 100000` goes through all kinds of files in turn. Bytes are flipped, cut out,
 repeated and set to extreme numbers, checksums of PNG chunks are made right again in half of the cases, and the values
-of YAML, JSON and checkpoints are replaced by others of all types. Every file is made of a seed and its number, so that
+of YAML, JSON and checkpoints are replaced by others of all types; pickles and archives are made that ask for more than
+they hold. Every file is made of a seed and its number, so that
 `--only KIND --number N` makes it again. Printed are, by kind, how many were read, how many refused, and every file
 that ended otherwise; such a one makes the exit code 1.
 """
@@ -30,8 +31,9 @@ from fuzz_seeds import Seed, quiet, seeds
 
 from fcnseg.errors import InputError
 
-MEMORY, SECONDS = 10**9, 10
-"""That a file may take, beyond what the process has before."""
+MEMORY, SECONDS, WAIT = 10**9, 10, 60
+"""That a file may take, beyond what the process has before: bytes, seconds of a processor, and seconds in all, since
+other programs may keep the processor."""
 
 NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 ODD: tuple[Any, ...] = (
@@ -42,7 +44,9 @@ ODD: tuple[Any, ...] = (
 
 
 def changed(seed: Seed, random: np.random.Generator) -> bytes:
-    """A seed's content, changed."""
+    """A seed's content, changed, or another file of its kind."""
+    if seed.make is not None:
+        return seed.make(random)
     if seed.write is not None and random.random() < 0.7:
         try:
             return seed.write(replaced(copy.deepcopy(seed.plain), random))
@@ -133,7 +137,8 @@ def attempt(seed: Seed, folder: Path, number: int) -> str:
     """Read a changed file: "read", "refused", or what else became of it."""
     path = folder / seed.name
     path.write_bytes(changed(seed, np.random.default_rng([zlib.crc32(seed.kind.encode()), number])))
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.alarm(WAIT)
     try:
         seed.read(path)
         return "read"
@@ -147,6 +152,7 @@ def attempt(seed: Seed, folder: Path, number: int) -> str:
         place = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno} ({str(error)[:80]})"
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         path.write_bytes(seed.content)
 
@@ -180,7 +186,9 @@ def fuzz(seed: Seed, folder: Path, numbers: range) -> dict[int, str]:
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         if len(found) < len(numbers):
             found[numbers.start + len(found)] = (
-                "took over 10 s" if code == -signal.SIGALRM else f"ended the process ({code})"
+                f"took over {SECONDS} s"
+                if code in (-signal.SIGALRM, -signal.SIGPROF)
+                else f"ended the process ({code})"
             )
             (folder / seed.name).write_bytes(seed.content)
     return found

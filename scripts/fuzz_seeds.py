@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import safetensors.torch
 import scipy.io
 import torch
 import yaml
+from fuzz_bombs import any_archive, any_pickle, any_text
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
@@ -34,9 +36,12 @@ from fcnseg.data.files.windows import image_window
 from fcnseg.data.storage.packed import Packed
 from fcnseg.data.storage.packing import pack
 from fcnseg.errors import InputError
+from fcnseg.inference.exported.network import parse_facts
 from fcnseg.labels import STREET11
 from fcnseg.models.caffemodel import NetParameter
 from fcnseg.models.description import describe_weights
+from fcnseg.models.pickles import read_torch
+from fcnseg.models.spec import read_spec
 
 Read = Callable[[Path], Any]
 
@@ -50,6 +55,7 @@ class Seed:
         name: of the file within its folder, whose other files stay sound.
         content: its bytes.
         read: reads it, and all that follows from it, given its path.
+        make: makes another file of the kind, at random, in place of changing this one.
         plain: gives the plain values that it consists of, to be changed and written again, and `write` their bytes.
     """
 
@@ -59,6 +65,7 @@ class Seed:
     read: Read
     plain: Any = None
     write: Callable[[Any], bytes] | None = None
+    make: Callable[[np.random.Generator], bytes] | None = None
 
 
 def seeds(folder: Path) -> list[Seed]:
@@ -144,9 +151,20 @@ def volumes(folder: Path) -> list[Seed]:
     return [Seed(name.partition(".")[2], name, content, read) for name, content in contents.items()]
 
 
+def read_laid_out(path: Path) -> None:
+    """Each of its splits; what keeps the first from being one is told."""
+    for split in ("test", "small", "few"):
+        with suppress(InputError):
+            LaidOut(path, path.parent, split)[0]
+    LaidOut(path, path.parent)[0]
+
+
 def texts(folder: Path) -> list[Seed]:
     save(folder / "image.png", np.zeros((24, 32, 3), np.uint8))
     save(folder / "label.png", np.zeros((24, 32), np.uint8))
+    save(folder / "01.png", np.zeros((24, 32, 3), np.uint8))
+    (folder / "names.txt").write_text("image\n")
+    scipy.io.savemat(folder / "names.mat", {"x": np.array([[1]])})
     pair = {"name": "a", "image": "image.png", "label": "label.png", "image_sha256": "", "label_sha256": ""}
     described = {
         "format": "fcnseg dataset", "version": 1, "label_space": STREET11.to_dict(),
@@ -157,7 +175,11 @@ def texts(folder: Path) -> list[Seed]:
     layout = {
         "name": "streets", "images": "{name}.png", "sizes": "differ", "exclude": ["x"],
         "labels": {"ids": {"files": "label.png", "classes": [[0, "road", [1, 2, 3]], [1, "car", [4, 5, 6]]]}},
-        "splits": {"train": {"count": 2}, "test": {"labels": None}},
+        "splits": {
+            "train": {"count": 2}, "test": {"labels": None}, "small": {"list": "names.txt", "exclude": ["x"]},
+            "few": {"folder": "train", "list": {"file": "names.mat", "variable": "x", "digits": 2}},
+        },
+        "names": "{name}", "becomes": {"street11": {"road": "road"}}, "channels": 3, "scaling": None,
     }  # fmt: skip
     boundaries = np.zeros((24, 32), np.uint8)
     buffer = io.BytesIO()
@@ -167,7 +189,8 @@ def texts(folder: Path) -> list[Seed]:
     text = "\n".join(" ".join(str(v % 12) for v in range(row, row + 32)) for row in range(24))
     return [
         Seed("dataset.yaml", "dataset.yaml", dump(described), lambda p: Described(p)[0], described, dump),
-        Seed("layout", "layout.yaml", dump(layout), lambda p: LaidOut(p, p.parent)[0], layout, dump),
+        Seed("yaml", "any.yaml", dump(layout), read_laid_out, make=partial(any_text, sound=dump(layout))),
+        Seed("layout", "layout.yaml", dump(layout), read_laid_out, layout, dump),
         Seed("csv", "pairs.csv", b"image,label\nimage.png,label.png\n", lambda p: PairedFiles(p, STREET11)[0]),
         Seed("classes", "classes.txt", "\n".join(STREET11.classes).encode(), label_space_from_file),
         Seed("text labels", "label.txt", text.encode(), read_text),
@@ -188,13 +211,37 @@ def models(folder: Path) -> list[Seed]:
         blob = net.layer.add(name=name).blobs.add(data=[bytes(4 * int(np.prod(shape)))])
         blob.shape.dim.extend(shape)
 
+    facts = {
+        "format_version": 1, "library": "fcnseg", "architecture": model.spec.to_dict(), "normalise": True,
+        "argmax": False, "precision": "32-true", "tiling": {"step": 32, "before": 90, "after": 90}, "size": [64, 64],
+    }  # fmt: skip
+
     return [
         Seed("config.json", "model/config.json", encode(config), fcnseg.from_pretrained, config, encode),
         Seed("safetensors", "model/model.safetensors", weights, fcnseg.from_pretrained),
         Seed("checkpoint", "last.ckpt", saved(checkpoint), fcnseg.from_pretrained, checkpoint, saved),
         Seed("pth", "net.pth", saved(foreign), describe_weights, foreign, saved),
         Seed("caffemodel", "net.caffemodel", net.SerializeToString(), describe_weights),
+        Seed("pickle", "any.ckpt", saved(checkpoint), read_pickle, make=any_pickle),
+        Seed("archive", "any.pth", saved(foreign), describe_weights, make=partial(any_archive, sound=saved(foreign))),
+        Seed("metadata", "facts.json", encode(facts), read_facts, facts, encode),
     ]
+
+
+def read_pickle(path: Path) -> None:
+    """Also what is in it, of which only a checkpoint makes a model."""
+    with suppress(InputError):
+        fcnseg.from_pretrained(path)
+    read_torch(path)
+
+
+def read_facts(path: Path) -> None:
+    """What an exported network tells of itself, as it would stand in its file."""
+    try:
+        facts = parse_facts(path, path.read_text())
+    except (ValueError, RecursionError) as error:  # readers of such files name all of them
+        raise InputError(f"{path}: {error}") from error
+    read_spec(facts["architecture"], str(path))
 
 
 def packs(folder: Path) -> list[Seed]:

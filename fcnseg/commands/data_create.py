@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from fcnseg.commands.common import progress_bars, require_value
 from fcnseg.data.datasets.described import Described
 from fcnseg.data.datasets.pairs import PairedFiles
+from fcnseg.data.files.listing import outside_of
 from fcnseg.data.files.naming import check_patterns
 from fcnseg.data.files.pairing import is_one_folder
 from fcnseg.data.inspection.copying import copied, relocate
@@ -63,7 +64,7 @@ def splits_of_files(config: DictConfig) -> list[InspectedSplit]:
     check_patterns(patterns)
     space, reading = label_space_of(config), reading_of(config)
     if config.pairs is not None:
-        train = pair_listed(config.pairs, space, "train", **reading)
+        train = pair_listed(config.pairs, space, "train", config.outside, **reading)
     else:
         folders = require_value(config, "images", "FOLDER"), require_value(config, "labels", "FOLDER")
         train = pair_folders(*folders, space, "train", config.recursive, patterns, **reading)
@@ -123,7 +124,7 @@ def ask_for_classes(config: DictConfig) -> str:
 def values_of(config: DictConfig) -> list[Any]:
     """The values, or colours, that stand in the labels, sorted."""
     if config.pairs is not None:
-        labels = list(PairedFiles(config.pairs, next(iter(LABEL_SPACES.values()))).labels)
+        labels = list(PairedFiles(config.pairs, next(iter(LABEL_SPACES.values())), outside=config.outside).labels)
     else:
         folder = Path(require_value(config, "labels", "FOLDER"))
         images = Path(config.images or "")
@@ -155,7 +156,9 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
 def report(inspection: Inspection, facts: dict[str, list[Facts]], output: Path) -> None:
     """Say what was written, and what else was noticed."""
     counts = ", ".join(f"{len(kept)} {split}" for split, kept in facts.items())
-    dataset = Described(output)
+    dataset = Described(output, outside=True)
+    elsewhere = any(outside_of(output.parent, files) for files in (dataset.images, dataset.labels))
+    inspected, trained = (" outside=true", " data.outside=true") if elsewhere else ("", "")
     mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (dataset.mean, dataset.std))
     print(f"{relative(output)}  {counts} pairs, {inspection.label_space.num_classes} classes")
     print(
@@ -165,5 +168,5 @@ def report(inspection: Inspection, facts: dict[str, list[Facts]], output: Path) 
     if bad := [f for f in inspection.facts if is_bad(f)]:
         print(f"left out {len(bad)} pairs with mistakes; the file lists them")
     if rest := [f.kind for f in inspection.findings if f.severity == "warning"]:
-        print(f"worth a look: {', '.join(rest)}; see  fcnseg data inspect dataset={relative(output)}")
-    print(f"train on it with  fcnseg train data=described data.root={relative(output)}")
+        print(f"worth a look: {', '.join(rest)}; see  fcnseg data inspect dataset={relative(output)}{inspected}")
+    print(f"train on it with  fcnseg train data=described data.root={relative(output)}{trained}")

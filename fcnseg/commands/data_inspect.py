@@ -62,7 +62,8 @@ def find_splits(config: DictConfig) -> list[InspectedSplit]:
     if ways["dataset"]:
         path = description_path(config.dataset)
         return [
-            InspectedSplit(split, Described(path, split, check=False)) for split in read_description(path)["splits"]
+            InspectedSplit(split, Described(path, split, check=False, outside=config.outside))
+            for split in read_description(path)["splits"]
         ]
     data = build_data(config)
     domains = {"train" if len(data.train) == 1 else f"train/{name}": dataset for name, dataset in data.train.items()}

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 import fcnseg
 from fcnseg.commands.common import require_value
 from fcnseg.errors import InputError
+from fcnseg.models.pickles import read_torch
 from fcnseg.runs.folder import holds_run, last_checkpoint, relative, saved_config
 from fcnseg.runs.surroundings import read_sessions
 
@@ -67,7 +68,7 @@ def _scores(folder: Path) -> dict[str, Any]:
 
 
 def _weights(one: Path, other: Path) -> str:
-    states = [torch.load(path, map_location="cpu", weights_only=True)["state_dict"] for path in (one, other)]
+    states = [read_torch(path)["state_dict"] for path in (one, other)]
     different = [
         name for name in states[0] if name not in states[1] or not torch.equal(states[0][name], states[1][name])
     ]

@@ -34,6 +34,7 @@ from fcnseg.inference.shrunk import shrunk
 from fcnseg.inference.tiles import Part, Rescaled, Tiles
 from fcnseg.labels import IGNORE_INDEX
 from fcnseg.models import FCN, likeliest, resampled_rows
+from fcnseg.models.pickles import read_torch
 from fcnseg.models.rows import RowStream, streams
 
 PROCESS = 600 * 10**6
@@ -253,7 +254,7 @@ class _ByRows:
         self.strip = min(rows, -(-256 // unit) * unit)
         self.state = mosaic.folder / "state.pt"
         if self.state.is_file():
-            self.stream.restore(torch.load(self.state, weights_only=True, mmap=True))
+            self.stream.restore(read_torch(self.state, mmap=True))
 
     def _allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
         self.maps.append(_mapped(self.mosaic.folder / name, shape, np.dtype(np.float32)))

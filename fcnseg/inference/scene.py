@@ -10,9 +10,9 @@ import numpy as np
 
 from fcnseg.data.files.images import is_turned, read_image
 from fcnseg.data.files.rasters import (
-    WINDOWED,
     bands_of,
     damage_named,
+    has_windows,
     import_rasterio,
     read_bands,
     require_small_blocks,
@@ -143,12 +143,14 @@ def _raster_scene(path: Path, spec: ModelSpec, memory: int, stack: ExitStack) ->
         rasterio = import_rasterio()
     except ImportError:
         return None
+    if not has_windows(path):
+        return None
     with damage_named(path):
         try:
             raster = stack.enter_context(rasterio.open(path))
         except rasterio.errors.RasterioIOError:
             return None  # `read_image` says what is wrong with it
-    if raster.driver not in WINDOWED or raster.tags().get("EXIF_Orientation", "1") != "1":
+    if raster.tags().get("EXIF_Orientation", "1") != "1":
         return None
     require_small_blocks(raster, path, memory // 4)
     row_of_blocks = max(rows for rows, _ in raster.block_shapes) * raster.width

@@ -10,7 +10,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, refuse_endless
 
 _ONE, _MANY = FieldDescriptorProto.LABEL_OPTIONAL, FieldDescriptorProto.LABEL_REPEATED
 _BYTES, _INT32, _INT64 = (
@@ -73,6 +73,7 @@ def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
             twice, and weights that are not finite or that do not fit their shape.
     """
     path = Path(path)
+    refuse_endless(path)
     try:
         net = NetParameter.FromString(path.read_bytes())
     except OSError as error:

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fcnseg.errors import InputError
 from fcnseg.labels import VOC21
 from fcnseg.models.backbones import scaled
 from fcnseg.models.build import build
 from fcnseg.models.fcn import FCN
 from fcnseg.models.sources import Source, read_source
-from fcnseg.models.spec import ModelSpec
+from fcnseg.models.spec import ModelSpec, read_spec
 from fcnseg.models.weights import is_score, load_source
 
 
@@ -33,9 +35,24 @@ def build_from(path: Path) -> FCN:
         InputError: as `describe_weights` and `load_weights`.
     """
     source = read_source(path)
-    model = build(ModelSpec(**_describe(source, path)))
+    spec = read_spec(_describe(source, path), str(path))
+    _require_weights(spec, source)
+    model = build(spec)
     load_source(model, source, scores="auto", prepare=True, verbose=True)
     return model
+
+
+def _require_weights(spec: ModelSpec, source: Source) -> None:
+    """Refuse a source whose first layers are of a network far larger than the source, before that takes memory.
+
+    Raises:
+        InputError: naming it and both numbers.
+    """
+    with torch.device("meta"):
+        wanted = sum(values.numel() for values in build(spec).parameters())
+    held = sum(values.numel() for values in source.tensors.values())
+    if wanted > 2 * held:
+        raise InputError(f"{source.name}: holds {held} weights; {spec.name} as wide as its layers has {wanted}")
 
 
 def _describe(source: Source, path: str | Path) -> dict[str, Any]:

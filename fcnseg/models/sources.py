@@ -15,6 +15,7 @@ from torch import Tensor
 from fcnseg.errors import InputError
 from fcnseg.models.caffemodel import read_caffemodel
 from fcnseg.models.names import parse_name
+from fcnseg.models.pickles import read_torch
 from fcnseg.models.spec import CAFFE_PREPARATION, Preparation
 from fcnseg.models.timm_backbones import TimmBackbone
 
@@ -68,29 +69,6 @@ def read_source(source: str | Path | Mapping[str, Any]) -> Source:
     return from_state_dict(str(file), read_torch(file))
 
 
-def read_torch(path: Path) -> Any:
-    """What torch.save wrote; tensors, plain values and numpy's numbers only.
-
-    Raises:
-        InputError: when the file is damaged, or needs code to be executed.
-    """
-    try:
-        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in torch's reader with almost any exception
-        raise InputError(f"{path}: no weights that can be read without executing code, or damaged") from error
-
-
-# pytorch-fcn's training checkpoints hold their best score as a numpy number; under its name before numpy 2, too.
-_scalar = np.float64(0).__reduce__()[0]
-_NUMPY_NUMBERS: list[Any] = [
-    _scalar,
-    (_scalar, "numpy.core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
-]
-
-
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
@@ -101,8 +79,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _spec_beside(path: Path) -> Any:
     """The model's record in the `config.json` of the same folder, if there is one."""
     try:
-        config = json.loads(path.with_name("config.json").read_text())
-    except (OSError, ValueError):
+        beside = path.with_name("config.json")
+        config = json.loads(beside.read_text()) if beside.is_file() else None
+    except (OSError, ValueError, RecursionError):
         return None
     return config.get("architecture") if isinstance(config, dict) else None
 

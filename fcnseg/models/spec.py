@@ -1,16 +1,21 @@
 """What a model is and how its input is prepared: one record that travels with the weights."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from math import isfinite
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from fcnseg.errors import InputError
 from fcnseg.geometry import require_resize, shown_size
-from fcnseg.labels import IGNORE_INDEX
+from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 PADDINGS = ("same", "caffe")
 IMAGE_TYPES = ("uint8", "uint16", "float32")
+MOST = {"num_classes": IGNORE_INDEX, "in_channels": 4096, "fc_channels": 2**16, "fc6_rank": 2**16}
+WIDEST, LONGEST = 16.0, 2**16
+"""Bounds of a spec, which may come from anybody's file: counts, the width, and the pixels of an input along an axis."""
+
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
@@ -80,7 +85,10 @@ class ModelSpec:
     label_space: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self._check_bounds()
+        self._check_names()
+        self._check_numbers()
+        if self.label_space is not None and not isinstance(self.label_space, Mapping):
+            raise InputError(f"label_space={_short(self.label_space)}: expected one as LabelSpace.to_dict() gives it")
         values: dict[str, Any] = {
             "mean": _per_channel("mean", self.mean, IMAGENET_MEAN, self.in_channels),
             "std": _per_channel("std", self.std, IMAGENET_STD, self.in_channels),
@@ -93,27 +101,34 @@ class ModelSpec:
         if not all(value > 0 for value in self.std):
             raise InputError(f"std={list(self.std)}: expected positive values")
 
-    def _check_bounds(self) -> None:
-        order, channels = self.channel_order, self.in_channels
-        if self.padding not in PADDINGS:
-            raise InputError(f"padding {self.padding!r}: expected one of {', '.join(PADDINGS)}")
-        if not 1 <= self.num_classes <= IGNORE_INDEX:
-            raise InputError(f"num_classes={self.num_classes}: expected 1 to {IGNORE_INDEX}, as many as masks can hold")
-        if channels < 1 or not (self.width > 0 and isfinite(self.width)):
-            raise InputError(f"in_channels={channels}, width={self.width}: expected positive numbers")
-        for name in ("fc_channels", "fc6_rank"):
+    def _check_names(self) -> None:
+        for name in ("name", "padding", "channel_order", "image_type", "resize", "scaling"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise InputError(f"{name}={value}: expected a whole number from 1 on, or nothing")
-        if not 0 <= self.dropout <= 1:
-            raise InputError(f"dropout={self.dropout}: expected a probability, from 0 to 1")
-        if order not in ("rgb", "bgr") or (order == "bgr" and channels != 3):
+            if not isinstance(value, str) and (name, value) != ("scaling", None):
+                raise InputError(f"{name}={_short(value)}: expected a text")
+        if self.padding not in PADDINGS:
+            raise InputError(f"padding {_short(self.padding)}: expected one of {', '.join(PADDINGS)}")
+        order = self.channel_order
+        if order not in ("rgb", "bgr") or (order == "bgr" and self.in_channels != 3):
             raise InputError(f"channel_order={order}: expected rgb, or bgr with in_channels=3")
-        if self.clip is not None and not self.clip > 0:
-            raise InputError(f"clip={self.clip}: expected a number above 0, or nothing")
         if self.image_type not in IMAGE_TYPES:
             raise InputError(f"image_type={self.image_type}: expected one of {', '.join(IMAGE_TYPES)}")
         require_resize(self.resize, choices=("keep", "stretch"))
+
+    def _check_numbers(self) -> None:
+        for name, most in MOST.items():
+            value, may_lack = getattr(self, name), name.startswith("fc")
+            is_count = isinstance(value, Integral) and _is_number(value) and 1 <= int(value) <= most
+            if not is_count and not (may_lack and value is None):
+                raise InputError(
+                    f"{name}={_short(value)}: expected 1 to {most}, a whole number{', or nothing' * may_lack}"
+                )
+        if not (_is_number(self.width) and 0 < self.width <= WIDEST):
+            raise InputError(f"width={_short(self.width)}: expected positive numbers up to {WIDEST:g}")
+        if not (_is_number(self.dropout) and 0 <= self.dropout <= 1):
+            raise InputError(f"dropout={_short(self.dropout)}: expected a probability, from 0 to 1")
+        if not (self.clip is None or (_is_number(self.clip) and self.clip > 0)):
+            raise InputError(f"clip={_short(self.clip)}: expected a number above 0, or nothing")
 
     def shown_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) at which the network is shown an image of `size`; the rest of its input is padding."""
@@ -134,19 +149,61 @@ class ModelSpec:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
+def read_spec(found: Any, source: str) -> ModelSpec:
+    """The spec that a file describes as `to_dict` does; nothing of its size is made.
+
+    Args:
+        found: whatever stands in the file.
+        source: the file, for the message.
+
+    Raises:
+        InputError: naming the source and what is wrong.
+    """
+    known = [field.name for field in fields(ModelSpec)]
+    if not isinstance(found, Mapping) or not {"name", "num_classes"} <= set(found):
+        raise InputError(f"{source}: its spec describes no model (no name or num_classes)")
+    if unknown := [key for key in found if key not in known]:
+        raise InputError(f"{source}: its spec describes no model (unknown key {_short(unknown[0])})")
+    try:
+        spec = ModelSpec(**found)
+        space = None if spec.label_space is None else LabelSpace.from_dict(spec.label_space, "spec")
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{source}: its spec describes no model ({error})") from error
+    if space is not None and space.num_classes != spec.num_classes:
+        raise InputError(
+            f"{source}: its spec describes no model (num_classes={spec.num_classes}, but its label space has "
+            f"{space.num_classes} classes)"
+        )
+    return spec
+
+
 def _per_channel(
     name: str, values: Sequence[float] | None, default: tuple[float, ...], channels: int
 ) -> tuple[float, ...]:
     if values is None or values == ():
         return default if channels == len(default) else (sum(default) / len(default),) * channels
+    if isinstance(values, str) or not isinstance(values, Sequence) or not all(map(_is_number, values)):
+        raise InputError(f"{name}={_short(values)}: expected numbers")
     if len(values) != channels:
-        raise InputError(f"{name}={list(values)}: expected {channels} values, one per image channel")
+        raise InputError(f"{name}={_short(list(values))}: expected {channels} values, one per image channel")
     return tuple(float(v) for v in values)
 
 
 def _size(values: Sequence[int] | None) -> tuple[int, int] | None:
     if values is None:
         return None
-    if len(values) != 2 or min(values) < 1:
-        raise InputError(f"input_size={list(values)}: expected a height and a width in pixels")
+    if not isinstance(values, Sequence) or len(values) != 2 or not all(_is_number(v) for v in values):
+        raise InputError(f"input_size={_short(values)}: expected a height and a width in pixels")
+    if min(values) < 1 or max(values) > LONGEST:
+        raise InputError(f"input_size={list(values)}: expected a height and a width of 1 to {LONGEST} pixels")
     return int(values[0]), int(values[1])
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number, also one of numpy's."""
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(abs(value) < 1e300)  # type: ignore[operator]
+
+
+def _short(value: Any) -> str:
+    """A value that may come from a file, in a few letters."""
+    return reprlib.repr(value)

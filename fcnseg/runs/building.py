@@ -26,7 +26,8 @@ from fcnseg.training.optimisation import scaled_rate
 from fcnseg.training.precision import check_precision, use_tf32
 
 KEYS = (
-    "root", "split", "layout", "labels", "only", "packed", "parts", "domains", "window", "border", "overlap", "reading"
+    "root", "split", "layout", "labels", "only", "packed", "parts", "domains", "window", "border", "overlap", "reading",
+    "outside",
 )  # fmt: skip
 """What of `config.data` says how to build it, and is no argument of `SegmentationData`."""
 

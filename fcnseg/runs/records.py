@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
 from fcnseg.data import SegmentationData
+from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
 from fcnseg.evaluation.report import write_json
 from fcnseg.runs.folder import relative
@@ -48,8 +49,16 @@ def report(trainer: Trainer, module: SegmentationModule, data: SegmentationData,
 
 
 def finished_score(folder: Path) -> float:
-    """The mean IoU that a finished training wrote down."""
-    return float(json.loads((folder / "metrics.json").read_text())["mean_iou"])
+    """The mean IoU that a finished training wrote down.
+
+    Raises:
+        InputError: when its file is damaged.
+    """
+    path = folder / "metrics.json"
+    try:
+        return float(json.loads(path.read_text())["mean_iou"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged; expected the scores of a finished run, of which mean_iou is one") from error
 
 
 @rank_zero_only

@@ -85,14 +85,33 @@ def test_validation_by_folders_or_none_at_all(fcnseg: Run, plain: list[str], cap
     assert list(yaml.safe_load(Path("dataset.yaml").read_text())["splits"]) == ["train"]
 
 
-def test_pairs_come_from_a_csv_file_and_classes_by_name(fcnseg: Run, plain: list[str]) -> None:
+def test_pairs_come_from_a_csv_file_and_classes_by_name(fcnseg: Run, plain: list[str], capsys) -> None:
     Path("pairs.csv").write_text("".join(f"images/{i}.png,labels/{9 - i}.png\n" for i in range(4)))
     assert fcnseg("data", "create", "pairs=pairs.csv", "classes=voc21", "output=sub/dataset.yaml", "val=0.5") == 0
-    datasets = [Described("sub", split) for split in ("train", "val")]
+    assert "data.root=sub/dataset.yaml data.outside=true\n" in capsys.readouterr().out
+    datasets = [Described("sub", split, outside=True) for split in ("train", "val")]
     assert {(d.images[i].name, d.labels[i].name) for d in datasets for i in range(2)} == {
         (f"{i}.png", f"{9 - i}.png") for i in range(4)
     }
     assert datasets[0].label_space.name == "voc21"
+
+
+def test_what_lies_outside_is_asked_for(fcnseg: Run, plain: list[str], capsys) -> None:
+    Path("lists").mkdir()
+    Path("lists/pairs.csv").write_text("".join(f"../images/{i}.png,../labels/{i}.png\n" for i in range(4)))
+    create = ["data", "create", "pairs=lists/pairs.csv", "classes=voc21", "output=lists/dataset.yaml", "val=0.5"]
+    assert fcnseg(*create) == 2
+    assert "lists/pairs.csv: names lists/../images/0.png, which lies outside of its folder" in complaint(capsys)
+    assert fcnseg(*create, "outside=true") == 0
+    capsys.readouterr()
+    assert fcnseg("data", "inspect", "dataset=lists/dataset.yaml", "output=a") == 2
+    assert "outside=true" in complaint(capsys)
+    assert fcnseg("data", "inspect", "dataset=lists/dataset.yaml", "output=a", "outside=true") == 0
+    described = ["data", "inspect", "data=described", "data.root=lists/dataset.yaml", "output=b"]
+    capsys.readouterr()
+    assert fcnseg(*described) == 2
+    assert "data.outside=true" in complaint(capsys)
+    assert fcnseg(*described, "data.outside=true") == 0
 
 
 def test_colours_and_grey_images(fcnseg: Run, plain: list[str], tmp_path: Path) -> None:

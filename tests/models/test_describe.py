@@ -8,7 +8,7 @@ import torch
 
 from fcnseg.errors import InputError
 from fcnseg.labels import VOC21
-from fcnseg.models import create_model
+from fcnseg.models import create_model, from_pretrained
 from fcnseg.models.description import describe_weights
 from fcnseg.models.weights import load_weights
 from tests.models.foreign import VGG16, WIDTH, PytorchFCN8s, blobs, fcn, features, reference_net, saved, state, written
@@ -86,3 +86,15 @@ def test_files_without_scores_say_how_to_use_them(reference: PytorchFCN8s, tmp_p
         with pytest.raises(InputError, match=rf"holds {what}.*create_model\(NAME, weights=PATH") as caught:
             describe_weights(path)
         assert str(path) in str(caught.value)
+
+
+def test_first_layers_of_a_far_larger_network_than_the_file_are_refused(tmp_path: Path) -> None:
+    """Before that network takes memory: of 33 thousand million weights, and of 5."""
+    tensors = {"conv1_1.weight": torch.zeros(1000, 3, 3, 3), "score_fr.weight": torch.zeros(2, 8, 1, 1)}
+    with pytest.raises(
+        InputError, match=r"wide\.pth: holds 27016 weights; fcn32s_vgg16 as wide as its layers has 3\d{10}"
+    ):
+        from_pretrained(saved(tmp_path / "wide.pth", tensors))
+    tensors |= {"conv1_1.weight": torch.zeros(64, 3, 3, 3), "fc6.bias": torch.zeros(60_000)}
+    with pytest.raises(InputError, match=r"holds 61744 weights; fcn32s_vgg16 as wide as its layers has 5\d{9}"):
+        from_pretrained(saved(tmp_path / "wide.pth", tensors))

@@ -168,6 +168,19 @@ def test_checkpoint_of_something_else(tmp_path: Path, value: object) -> None:
         ({"width": "wide"}, "describes no model"),
         ({"mean": [1.0]}, "expected 3 values"),
         ({"input_size": [3]}, "describes no model"),
+        ({"width": 40}, "width=40: expected positive numbers up to 16"),
+        ({"num_classes": 10**7}, "num_classes=10000000: expected 1 to 255"),
+        ({"in_channels": 10**9}, "in_channels=1000000000: expected 1 to 4096"),
+        ({"fc_channels": 10**9}, "fc_channels=1000000000: expected 1 to 65536"),
+        ({"fc6_rank": True}, "fc6_rank=True: expected 1 to 65536"),
+        ({"input_size": [10**9, 1]}, r"input_size=\[1000000000, 1\]: expected a height and a width of 1 to 65536"),
+        ({"mean": "abc"}, "mean='abc': expected numbers"),
+        ({"std": [1.0, 1.0, 10**400]}, "expected numbers"),
+        ({"clip": "x"}, "clip='x': expected a number above 0"),
+        ({"scaling": 5}, "scaling=5: expected a text"),
+        ({"label_space": [1]}, r"label_space=\[1\]: expected one as LabelSpace"),
+        ({"label_space": {"name": "x"}}, "spec: no label space; expected name, classes, palette"),
+        ({"weights": "https://example.com/net.pth"}, "unknown key 'weights'"),
         ({"label_space": STREET11.to_dict()}, "its label space has 11 classes"),
     ],
 )
@@ -194,7 +207,7 @@ def test_missing_and_odd_weights(net: FCN, tmp_path: Path) -> None:
     value["state_dict"]["model.fc7.weight"] = torch.full_like(net.fc7.weight, torch.nan)
     assert_no_checkpoint(saved(tmp_path / "diverged.ckpt", value), r"fc7\.weight has values that are not finite")
     value["state_dict"]["model.fc7.weight"] = torch.zeros_like(net.fc7.weight).to_sparse()
-    assert_no_checkpoint(saved(tmp_path / "sparse.ckpt", value), "weights do not fit")
+    assert_no_checkpoint(saved(tmp_path / "sparse.ckpt", value), "it calls torch.serialization._get_layout")
     value["state_dict"]["model.fc7.weight"] = "words"
     assert_no_checkpoint(saved(tmp_path / "odd.ckpt", value), "weights do not fit")
 

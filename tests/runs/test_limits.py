@@ -206,4 +206,4 @@ def test_a_training_without_enough_memory_says_what_would_help(camvid, tmp_path)
     assert done.returncode == 2, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("fcnseg: memory is full; try a smaller data.batch_size, data.size or model.width")
+    assert line.startswith("fcnseg: memory is full; try data.device_batch_size=1, a smaller data.size or model.width")

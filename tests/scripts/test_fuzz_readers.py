@@ -61,9 +61,9 @@ def test_a_spec_and_weights_cannot_ask_for_more_memory_than_their_file(tmp_path:
         create_model("fcn32s_alexnet", num_classes=10_000_000)
     model = create_model("fcn32s_alexnet", num_classes=2, width=0.02)
     with torch.device("meta"):
-        wide = create_model("fcn32s_alexnet", num_classes=2, width=20)
+        wide = create_model("fcn32s_alexnet", num_classes=2, width=16)
     state = {f"model.{name}": torch.zeros(1).expand(value.shape) for name, value in wide.state_dict().items()}
-    spec = {**model.spec.to_dict(), "width": 20}
+    spec = {**model.spec.to_dict(), "width": 16}
     torch.save({"hyper_parameters": {"spec": spec}, "state_dict": state}, tmp_path / "last.ckpt")
     assert (tmp_path / "last.ckpt").stat().st_size < 100_000
     assert "has fewer values than its shape says" in complaint(lambda: from_pretrained(tmp_path / "last.ckpt"))

@@ -16,8 +16,9 @@
     settings: what `fcnseg data create` was given
     fcnseg: its version
 
-Paths are relative to the file's folder. Checksums are SHA-256 of whole files, as `sha256sum` shows them: files are
-read anyway when they are checked, and one can verify them without this library.
+Paths are relative to the file's folder, and lie in it unless a user allows others. Checksums are SHA-256 of whole
+files, as `sha256sum` shows them: files are read anyway when they are checked, and one can verify them without this
+library.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from typing import Any
 
 from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.files.checksum import sha256
-from fcnseg.data.files.listing import missing_files
+from fcnseg.data.files.listing import missing_files, require_inside
 from fcnseg.data.files.yaml_files import read_yaml
 from fcnseg.errors import InputError
 from fcnseg.labels import LabelSpace
@@ -54,6 +55,7 @@ class Described(Pairs):
         split: one that it has, such as "train" or "val".
         verify: compare every file with its checksum now.
         check: look whether all files are there.
+        outside: whether files may lie outside of the description's folder.
 
     Attributes:
         mean, std: per channel over the training images, in image values.
@@ -61,10 +63,12 @@ class Described(Pairs):
 
     Raises:
         InputError: when the description is missing, damaged or of another version, it has no such split, or a
-            file is missing or, when verified, changed.
+            file is missing, lies outside or, when verified, has changed.
     """
 
-    def __init__(self, path: str | Path, split: str = "train", verify: bool = False, check: bool = True) -> None:
+    def __init__(
+        self, path: str | Path, split: str = "train", verify: bool = False, check: bool = True, outside: bool = False
+    ) -> None:
         path = description_path(path)
         description = read_description(path)
         pairs = split_of(description, split, path)["pairs"]
@@ -74,6 +78,8 @@ class Described(Pairs):
         images, labels = ([path.parent / file for file in columns[key]] for key in ("image", "label"))
         space = LabelSpace.from_dict(description["label_space"], str(path))
         super().__init__(images, labels, space, columns["name"], **reading)
+        if not outside:
+            require_inside(path, self.images, self.labels)
         self._checksums = [(pair["image_sha256"], pair["label_sha256"]) for pair in pairs]
         if check or verify:
             self._require_files(path)

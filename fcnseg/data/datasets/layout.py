@@ -43,6 +43,9 @@ from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 SHIPPED = Path(__file__).parent / "layouts"
 
+MOST_VALUES = 100_000
+"""That a layout may have; all classes and a thousand names to leave out are a few thousand."""
+
 PLAIN = ("images", "names", "sizes", "becomes", "channels", "scaling")
 READING = ("labels_as", "label_channel", "ignored_colours")
 
@@ -105,7 +108,7 @@ def read_layout(source: str | Path) -> Layout:
         names = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
         near = get_close_matches(str(source), names, n=3) or names
         raise InputError(f"layout {source}: no such file, and none that is shipped, such as {', '.join(near)}")
-    return _layout(read_yaml(path), str(path))
+    return _layout(read_yaml(path, MOST_VALUES), str(path))
 
 
 def fields_of(pattern: str) -> list[str]:
@@ -173,8 +176,12 @@ def _split(found: Any, name: str, kinds: Mapping[str, Kind], where: str) -> Spli
         raise InputError(
             f"{where}.list: {named!r}; expected a file of names, or a mapping of file, variable and digits"
         )
+    folder = str(found.get("folder", name))
+    for key, place in (("folder", folder), ("list", named["file"] if isinstance(named, dict) else named)):
+        if place is not None:
+            _require_below(place, f"{where}.{key}")
     exclude = _names(found, where)
-    return Split(str(found.get("folder", name)), labels, found.get("images"), named, exclude, found.get("count"))
+    return Split(folder, labels, found.get("images"), named, exclude, found.get("count"))
 
 
 def _names(found: Mapping[str, Any], where: str) -> tuple[str, ...]:
@@ -214,7 +221,14 @@ def _fields(pattern: Any, where: str) -> list[str]:
         found = [""]
     if any(not name.isidentifier() for name in found):
         raise InputError(f"{where}: {pattern!r}; expected a path with fields in braces, such as rgb/{{name}}.png")
+    _require_below(pattern, where)
     return found
+
+
+def _require_below(path: Any, where: str) -> None:
+    """Refuse paths that lead out of the folder that holds the dataset: a layout may be from anybody."""
+    if not isinstance(path, str) or Path(path).is_absolute() or ".." in Path(path).parts:
+        raise InputError(f"{where}: {path!r}; expected a path below the dataset's folder, without ..")
 
 
 def _check_keys(found: Any, known: tuple[str, ...], needed: tuple[str, ...], where: str) -> None:

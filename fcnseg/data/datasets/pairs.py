@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fcnseg.data.files.images import Colour, image_size, known_pixels, read_image, read_label
-from fcnseg.data.files.listing import missing_files
+from fcnseg.data.files.listing import missing_files, require_inside
 from fcnseg.data.files.naming import check_patterns
 from fcnseg.data.files.pairing import common_names, paired
 from fcnseg.data.files.path_list import PathList
@@ -16,7 +16,7 @@ from fcnseg.data.files.rasters import Window, may_lack_data
 from fcnseg.data.files.values import without_data
 from fcnseg.data.files.windows import image_window, label_window
 from fcnseg.data.resizing import check_scaling, scale_values
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, refuse_endless
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 
@@ -189,14 +189,15 @@ class PairedFiles(Pairs):
         pairs: the CSV file: two columns, image and label, or more under a header that names these two. Paths are
             relative to the file's folder.
         label_space: what the values in the label files mean.
+        outside: whether files may lie outside of that folder.
         reading: how files are read, see `Pairs`.
 
     Raises:
         InputError: naming the CSV file, and its row where a path is missing.
     """
 
-    def __init__(self, pairs: str | Path, label_space: LabelSpace, **reading: Any) -> None:
-        images, labels = _rows(Path(pairs))
+    def __init__(self, pairs: str | Path, label_space: LabelSpace, *, outside: bool = False, **reading: Any) -> None:
+        images, labels = _rows(Path(pairs), outside)
         super().__init__(images, labels, label_space, **reading)
 
 
@@ -222,8 +223,9 @@ def _ignored(image: np.ndarray) -> np.ndarray:
     return np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
 
 
-def _rows(path: Path) -> tuple[PathList, PathList]:
+def _rows(path: Path, outside: bool) -> tuple[PathList, PathList]:
     """The images and the labels of a CSV file, all of which exist."""
+    refuse_endless(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
@@ -243,6 +245,8 @@ def _rows(path: Path) -> tuple[PathList, PathList]:
     files = tuple(PathList(path.parent / row[column] for _, row in rows[named:]) for column in (image, label))
     if not len(files[0]):
         raise InputError(f"{path}: no pairs; expected rows of image,label")
+    if not outside:
+        require_inside(path, *files)
     if missing := {file for each in files for file in missing_files(each)}:
         pairs = zip(rows[named:], *(each.texts() for each in files), strict=True)
         number, file = next((row[0], file) for row, *pair in pairs for file in pair if file in missing)

@@ -33,7 +33,7 @@ from fcnseg.data.files.images import read_label
 from fcnseg.data.files.listing import labels_of, list_images, require_folder
 from fcnseg.data.files.path_list import PathList
 from fcnseg.data.files.values import require_bytes
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, refuse_endless
 from fcnseg.label_spaces import SYNTHIA, SYNTHIA_CITYSCAPES
 
 # Lane markings are (0, 172, 0) in the README of SYNTHIA-SEQS and (0, 175, 0) in other tables of the same classes.
@@ -165,6 +165,7 @@ def read_text(path: Path) -> np.ndarray:
     Raises:
         InputError: when the file is unreadable, a value is no id, or the rows differ in length.
     """
+    refuse_endless(path)
     try:
         require_bytes(path, path.stat().st_size, "rows of ids")
         lines = [line for line in path.read_bytes().splitlines() if line.strip()]

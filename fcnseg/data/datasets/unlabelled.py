@@ -6,7 +6,7 @@ from typing import Any
 
 from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.files.listing import find_files, list_images, require_folder
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, refuse_endless
 from fcnseg.label_spaces import get_label_space
 from fcnseg.labels import LabelSpace
 
@@ -58,6 +58,7 @@ def _images(images: str | Path | Sequence[str | Path], recursive: bool) -> Itera
 
 def _lines(path: Path) -> list[Path]:
     """The files that a text file lists."""
+    refuse_endless(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -28,7 +28,7 @@ from fcnseg.data.files.rasters import (
     require_channels,
 )
 from fcnseg.data.files.values import as_file_values, max_bytes, require_bytes
-from fcnseg.errors import GONE, InputError, missing_folder
+from fcnseg.errors import GONE, InputError, missing_folder, refuse_endless
 
 BYTES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 
@@ -176,6 +176,7 @@ def known_pixels(path: str | Path) -> np.ndarray | None:
 @contextmanager
 def _decoding(path: Path) -> Iterator[None]:
     """Turn every way in which a file cannot be decoded into one line that names it."""
+    refuse_endless(path)
     try:
         yield
     except InputError:

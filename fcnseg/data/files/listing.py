@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fcnseg.data.files.path_list import PathList
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, refuse_endless
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".webp"})
 
@@ -152,6 +152,33 @@ def missing_files(files: PathList) -> list[str]:
     return [f"{folder}{name}" for folder, names in files.runs() for name in names if name not in present(folder or ".")]
 
 
+def outside_of(folder: Path, files: PathList) -> str | None:
+    """The first file that does not lie below a folder, by its path alone: links in the folder are its owner's.
+
+    Each of their folders is looked at once.
+    """
+    homes = (folder, Path(os.path.abspath(folder)))
+    for place, names in files.runs():
+        path = Path(place)
+        below = next((path.relative_to(home) for home in homes if path.is_relative_to(home)), None)
+        if below is None or ".." in (*below.parts, *names):
+            return f"{place}{names[0]}"
+    return None
+
+
+def require_inside(source: Path, *files: PathList) -> None:
+    """Refuse what a file lists of other places than its folder: it may be from anybody, and they are anywhere.
+
+    Raises:
+        InputError: naming the file, the first path, and the setting that allows it.
+    """
+    if found := next((path for each in files if (path := outside_of(source.parent, each))), None):
+        raise InputError(
+            f"{source}: names {found}, which lies outside of its folder; where you trust the file, allow that by "
+            "outside=true (data.outside=true of data=described)"
+        )
+
+
 def stem(name: str) -> str:
     """A file's name without its ending."""
     return name.rpartition(".")[0] or name
@@ -167,6 +194,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         InputError: when the list is missing or empty.
     """
+    refuse_endless(path)
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:

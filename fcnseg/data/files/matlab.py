@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fcnseg.data.files.values import max_bytes, require_bytes
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, refuse_endless
 
 DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, zlib.error)
 """What scipy raises for files that are cut off, or are not what they should be."""
@@ -30,6 +30,7 @@ def read_matlab(path: Path, take: Callable[[dict[str, Any]], np.ndarray], what: 
     """
     import scipy.io  # slow to import, and only needed here
 
+    refuse_endless(path)
     try:
         require_bytes(path, unpacked_size(path, max_bytes()), what)
         return take(scipy.io.loadmat(path))

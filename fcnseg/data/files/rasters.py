@@ -15,8 +15,8 @@ from fcnseg.errors import InputError
 
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 
-WINDOWED = {"GTiff", "PNG", "JPEG"}
-"""Formats that rasterio reads by rows or blocks; files of others are decoded as a whole."""
+WINDOWED = (*TIFF_HEADS, b"\x89PNG", b"\xff\xd8\xff")
+"""How files of the formats begin that rasterio reads by rows or blocks; those of others are decoded as a whole."""
 
 Window = tuple[tuple[int, int], tuple[int, int]]
 """(first row, end), (first column, end) of a part of an image."""
@@ -50,6 +50,14 @@ def is_tiff(path: Path) -> bool:
     """Whether a file begins as TIFF and BigTIFF do."""
     with open(path, "rb") as file:
         return file.read(4) in TIFF_HEADS
+
+
+def has_windows(path: Path) -> bool:
+    """Whether a file is of a format that rasterio reads by windows; others may send it to other files and servers."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(4).startswith(WINDOWED)
 
 
 def bands_of(raster: Any, channels: int | None, path: Path) -> tuple[tuple[int, ...], np.ndarray | None]:

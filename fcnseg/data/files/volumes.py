@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fcnseg.data.files.values import require_bytes
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, refuse_endless
 
 NIFTI = (".nii", ".nii.gz")
 DICOM = (".dcm", ".dicom")
@@ -152,6 +152,7 @@ def _decoding(path: Path, package: str) -> Iterator[Any]:
         reader = import_module(package)
     except ImportError:
         raise InputError(f"{path}: needs {package}; pip install fcnseg[medical]") from None
+    refuse_endless(path)
     try:
         yield reader
     except InputError:

@@ -9,11 +9,11 @@ import numpy as np
 
 from fcnseg.data.files.labels import Colour, label_values
 from fcnseg.data.files.rasters import (
-    WINDOWED,
     Window,
     bands_of,
     damage_named,
     declares_no_data,
+    has_windows,
     rasterio_for,
     read_bands,
     require_small_blocks,
@@ -71,11 +71,12 @@ def _opened(path: Path) -> Iterator[Any]:
     rasterio = rasterio_for(path, "a window of it needs")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    unfit = InputError(f"{path}: cannot be read by windows; expected a TIFF, GeoTIFF, PNG or JPEG that stands upright")
+    if not has_windows(path):
+        raise unfit
     with rasterio.Env(GDAL_CACHEMAX=CACHE), damage_named(path), rasterio.open(path) as raster:
-        if raster.driver not in WINDOWED or raster.tags().get("EXIF_Orientation", "1") != "1":
-            raise InputError(
-                f"{path}: cannot be read by windows; expected a TIFF, GeoTIFF, PNG or JPEG that stands upright"
-            )
+        if raster.tags().get("EXIF_Orientation", "1") != "1":
+            raise unfit
         require_small_blocks(raster, path, max_bytes())
         yield raster
 

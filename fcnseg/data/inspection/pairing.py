@@ -64,13 +64,15 @@ def pair_folders(
     return InspectedSplit(split, Pairs(*files, label_space, names if recursive else None, **reading), tuple(problems))
 
 
-def pair_listed(pairs: str | Path, label_space: LabelSpace, split: str, **reading: Any) -> InspectedSplit:
-    """The pairs that a CSV file lists.
+def pair_listed(
+    pairs: str | Path, label_space: LabelSpace, split: str, outside: bool = False, **reading: Any
+) -> InspectedSplit:
+    """The pairs that a CSV file lists, also outside of its folder where that is allowed.
 
     Raises:
         InputError: naming the CSV file and its row.
     """
-    return InspectedSplit(split, PairedFiles(pairs, label_space, **reading))
+    return InspectedSplit(split, PairedFiles(pairs, label_space, outside=outside, **reading))
 
 
 def list_by_name(

@@ -45,6 +45,11 @@ def _are_sizes(found: Any) -> bool:
     return isinstance(found, dict) and all(isinstance(size, int) for size in found.values())
 
 
+def _is_name(found: str) -> bool:
+    """Whether it is the name of a folder, and not of one elsewhere."""
+    return found not in ("", ".", "..") and not set(found) & set("/\\\0")
+
+
 def _are_parts(found: Any) -> bool:
     return isinstance(found, list) and all(
         isinstance(part, list) and len(part) == 2 and isinstance(part[0], int) and _is_positive(part[1])
@@ -61,7 +66,7 @@ def _are_numbers(found: Any) -> bool:
 
 
 SOUND: dict[str, Callable[[Any], bool]] = {
-    "train": lambda found: isinstance(found, list) and all(isinstance(name, str) for name in found),
+    "train": lambda found: isinstance(found, list) and all(isinstance(name, str) and _is_name(name) for name in found),
     "samples": lambda found: isinstance(found, int) and found >= 0,
     "scaling": lambda found: found is None or isinstance(found, str),
     "source": lambda found: isinstance(found, str),
@@ -221,7 +226,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{folder}: {_without_manifest(folder, error)}") from None
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({type(error).__name__}); pack the data again") from None
     if version != VERSION:
         raise InputError(f"{path}: version {version}; expected {VERSION}; pack the data again")

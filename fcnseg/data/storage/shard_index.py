@@ -67,7 +67,7 @@ def read_index(folder: str | Path, content: bytes, sizes: Mapping[str, int], sam
         listed = all(
             sizes.get(chunk["filename"]) == chunk["chunk_bytes"] and chunk["chunk_size"] > 0 for chunk in chunks
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({type(error).__name__}); pack the data again") from None
     for key in {**EXPECTED, **config}:
         if key not in SIZES and config.get(key) not in EXPECTED.get(key, [None]):

@@ -4,7 +4,7 @@ import json
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +18,7 @@ from fcnseg.errors import InputError
 from fcnseg.inference.device import default_device
 from fcnseg.models import segmented
 from fcnseg.models.fcn import normalised
-from fcnseg.models.spec import ModelSpec
+from fcnseg.models.spec import LONGEST, read_spec
 
 KEY = "fcnseg"
 """Of the metadata, a JSON, in each format's own place for it."""
@@ -53,7 +53,7 @@ class Exported(ABC):
         self.path, self.device = path, default_device(device or "cpu")
         with self._refusing():
             self.facts = parse_facts(path, self._open())
-        self.spec = ModelSpec(**self.facts["architecture"])
+        self.spec = read_spec(self.facts["architecture"], str(path))
         self.gives = MASK if self.facts["argmax"] else LOGITS
         channels = torch.tensor(self.spec.mean).view(1, -1, 1, 1), torch.tensor(self.spec.std).view(1, -1, 1, 1)
         self._mean, self._std = channels
@@ -130,9 +130,35 @@ def parse_facts(path: Path, text: str | None) -> dict[str, Any]:
     if text is None:
         raise InputError(f"{path}: was not written by fcnseg export: it does not tell its classes and preparation")
     facts = json.loads(text)
-    if facts.get("format_version") != VERSION:
-        raise InputError(f"{path}: has metadata of version {facts.get('format_version')}; expected {VERSION}")
-    return dict(facts)
+    if not isinstance(facts, dict) or facts.get("format_version") != VERSION:
+        version = facts.get("format_version") if isinstance(facts, dict) else None
+        raise InputError(f"{path}: has metadata of version {str(version)[:20]}; expected {VERSION}")
+    if wrong := [key for key, sound in SOUND.items() if not sound(facts.get(key))]:
+        raise InputError(f"{path}: has damaged metadata ({wrong[0]})")
+    return facts
+
+
+def _are_lengths(found: Any, least: int) -> bool:
+    return all(type(length) is int and least <= length <= LONGEST for length in found)
+
+
+SOUND: dict[str, Callable[[Any], bool]] = {
+    "architecture": lambda found: isinstance(found, dict),
+    "normalise": lambda found: isinstance(found, bool),
+    "argmax": lambda found: isinstance(found, bool),
+    "precision": lambda found: isinstance(found, str),
+    "tiling": lambda found: (
+        found is None
+        or (
+            isinstance(found, dict)
+            and found.keys() == {"step", "before", "after"}
+            and _are_lengths(found.values(), 0)
+            and found["step"] > 0
+        )
+    ),
+    "size": lambda found: found is None or (isinstance(found, list) and len(found) == 2 and _are_lengths(found, 1)),
+}
+"""Which values the keys of the metadata may have."""
 
 
 def reason(error: BaseException) -> str:

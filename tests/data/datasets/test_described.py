@@ -100,8 +100,37 @@ def test_files_outside_the_folder_are_found_through_links(tmp_path: Path) -> Non
     inspection = inspect([part], checksums=True, workers=1)
     facts = {"train": list(inspection.facts)}
     write_description(describe(inspection, facts, {"channels": 3}, {}), tmp_path / "link" / "dataset.yaml")
-    assert len(Described(tmp_path / "link" / "dataset.yaml", verify=True)) == 4
-    assert len(Described(tmp_path / "a" / "b", verify=True)) == 4
+    assert len(Described(tmp_path / "link" / "dataset.yaml", verify=True, outside=True)) == 4
+    assert len(Described(tmp_path / "a" / "b", verify=True, outside=True)) == 4
+    with pytest.raises(InputError, match=r"b/dataset\.yaml: names .*real/train/images/é 0\.png, which lies outside"):
+        Described(tmp_path / "a" / "b")
+
+
+@pytest.mark.parametrize("place", ["/etc/hosts", "../train/images/é 0.png", "train/../../x.png", "//host/share/x.png"])
+@pytest.mark.parametrize("what", ["image", "label"])
+def test_a_description_names_files_of_its_folder_alone_unless_allowed(described: Path, place: str, what: str) -> None:
+    description = yaml.safe_load(described.read_text(encoding="utf-8"))
+    description["splits"]["train"]["pairs"][2][what] = place
+    described.write_text(yaml.safe_dump(description), encoding="utf-8")
+    for path in (described, Path(os.path.relpath(described))):
+        with pytest.raises(InputError) as error:
+            Described(path)
+        assert str(error.value).startswith(f"{path}: names ")
+        assert f"{place}, which lies outside of its folder" in str(error.value)
+        assert "outside=true" in str(error.value)
+    assert len(Described(described, check=False, outside=True)) == 4
+    assert len(Described(described, "val")) == 2
+
+
+def test_links_and_whole_paths_within_the_folder_are_of_it(described: Path, tmp_path: Path) -> None:
+    """Links lie in the folder because somebody on this machine has put them there."""
+    (described.parent / "train" / "images").rename(tmp_path / "elsewhere")
+    (described.parent / "train" / "images").symlink_to(tmp_path / "elsewhere")
+    description = yaml.safe_load(described.read_text(encoding="utf-8"))
+    pair = description["splits"]["train"]["pairs"][0]
+    pair["label"] = str(described.parent / pair["label"])
+    described.write_text(yaml.safe_dump(description), encoding="utf-8")
+    assert len(Described(described, verify=True)) == 4
 
 
 def test_a_missing_file_is_named(described: Path) -> None:

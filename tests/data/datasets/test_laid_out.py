@@ -182,11 +182,24 @@ def test_a_layout_of_ones_own(tmp_path: Path) -> None:
         ({"splits": {"train": {"list": 3}}}, "splits.train.list: 3; expected a file of names"),
         ({"becomes": {"cityscapes19": "road"}}, "becomes: expected a mapping such as {cityscapes19: {curb: sidewalk}}"),
         ({"sizes": "any"}, "sizes: 'any'; expected equal or differ"),
+        ({"images": "/etc/{name}.png"}, "images: '/etc/{name}.png'; expected a path below the dataset's folder"),
+        ({"labels": {"ids": {"files": "../{name}.png", "classes": "street11"}}}, "labels.ids.files: '../{name}.png'"),
+        ({"splits": {"train": {"folder": "../x"}}}, "splits.train.folder: '../x'; expected a path below"),
+        ({"splits": {"train": {"list": "/etc/hosts"}}}, "splits.train.list: '/etc/hosts'; expected a path below"),
+        ({"splits": {"train": {"list": {"file": 3, "variable": "x"}}}}, "splits.train.list: 3; expected a path below"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_layout_are_named(changes: dict, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"^\S*streets.yaml.*{complaint}"):
         read_layout(written(tmp_path, **changes))
+
+
+def test_a_layout_that_stands_for_far_more_than_it_is_is_refused(tmp_path: Path) -> None:
+    """By references to references: the last of these lines stands for 2^24 words."""
+    lines = [f"{chr(97 + i)}: &{chr(97 + i)} [*{chr(96 + i)}, *{chr(96 + i)}]" for i in range(1, 24)]
+    (tmp_path / "a.yaml").write_text("\n".join(["a: &a [x, x]", *lines, "sizes: *x", ""]))
+    with pytest.raises(InputError, match="has more than 100000 values, with all references"):
+        read_layout(tmp_path / "a.yaml")
 
 
 def test_what_is_no_layout_is_named(tmp_path: Path) -> None:

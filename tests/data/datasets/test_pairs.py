@@ -424,6 +424,16 @@ def test_pairs_in_a_csv_file_keep_its_order(pair: tuple[Path, Path], text: str) 
         assert np.array_equal(dataset[index][1], np.roll(LABEL, label, axis=1))
 
 
+def test_a_csv_file_names_files_of_its_folder_alone_unless_allowed(pair: tuple[Path, Path]) -> None:
+    (pair[0].parent / "lists").mkdir()
+    file = pair[0].parent / "lists" / "pairs.csv"
+    for place in ("../images/one.png", str(pair[0] / "one.png")):
+        file.write_text(f"{place},../labels/one.png\n", encoding="utf-8")
+        message = complaint(lambda: PairedFiles(file, SPACE))
+        assert message.startswith(f"{file}: names {file.parent / place}, which lies outside of its folder; where you")
+        assert len(PairedFiles(file, SPACE, outside=True)) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -15,6 +15,7 @@ from PIL import Image
 from fcnseg.data import Concat, PairedFolder, Remapped, SegmentationData, Subset, Windows
 from fcnseg.data.dataset import drawn
 from fcnseg.data.datasets.windows import _spans
+from fcnseg.data.files.rasters import has_windows
 from fcnseg.data.transforms import Pipeline, Turn, window_pipeline
 from fcnseg.errors import InputError
 from fcnseg.evaluation.confusion import confusion_matrices
@@ -233,6 +234,11 @@ def test_what_cannot_be_read_by_windows_is_named(scene, tmp_path: Path) -> None:
     Image.new("L", (230, 150)).save(tmp_path / "labels" / "a.bmp")
     file.unlink()
     assert "a.bmp: cannot be read by windows; expected a TIFF" in complaint(lambda: Windows(folder(tmp_path), (8, 8)))
+    elsewhere = "<VRTDataset rasterXSize='230' rasterYSize='150'><VRTRasterBand dataType='Byte' band='1'/></VRTDataset>"
+    (tmp_path / "labels" / "a.bmp").rename(tmp_path / "labels" / "a.tif")
+    (tmp_path / "labels" / "a.tif").write_text(elsewhere)  # with another file or address in it, which GDAL would open
+    assert not has_windows(tmp_path / "labels" / "a.tif")
+    assert "a.tif: cannot be read by windows" in complaint(lambda: Windows(folder(tmp_path), (8, 8)))
     (tmp_path / "images" / "a.tif").write_bytes((tmp_path / "images" / "a.tif").read_bytes()[:50])
     assert "a.tif: cannot be read as an image" in complaint(lambda: Windows(folder(tmp_path), (8, 8)))
 

@@ -169,6 +169,10 @@ def test_a_folder_that_is_no_pack_is_refused(packed: Path, tmp_path: Path) -> No
     manifest = packed / "val/dataset.json"
     manifest.write_text(manifest.read_text()[:100])
     assert complaint(lambda: Packed(packed / "val")).startswith(f"{manifest}: damaged (")
+    (packed / "dataset.json").write_text('{"version": 1, "train": ["../../elsewhere"]}')
+    assert complaint(lambda: packed_nodes(packed)) == f"{packed / 'dataset.json'}: damaged (train); pack the data again"
+    manifest.write_text("[" * 100_000)
+    assert complaint(lambda: Packed(packed / "val")).startswith(f"{manifest}: damaged (RecursionError)")
     manifest.write_text('{"version": 2}')
     assert complaint(lambda: Packed(packed / "val")) == f"{manifest}: version 2; expected 1; pack the data again"
 
