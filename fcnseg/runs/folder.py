@@ -19,6 +19,7 @@ from fcnseg.training.checkpoints import LAST, PREVIOUS, is_whole
 FREE = (
     *("resume", "on_nonfinite", "callbacks.nonfinite", "callbacks.stop_on_signal", "callbacks.heartbeat"),
     *("data.start_method", "data.prefetch_factor", "trainer.async_checkpoints"),
+    *("trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     *("data.outside", "data.train.described.outside", "data.val.outside"),
 )
 """Settings that change nothing of what a sound training learns: a run may go on with others, or without them."""

@@ -81,7 +81,7 @@ def test_a_disk_without_room_for_the_checkpoints_is_refused_with_both_numbers(tr
     line = last_line(capsys)
     assert line.startswith(f"fcnseg: {small_disk}/run: has 2.1 MB free, the run will write ")
     assert "(2097152 and " in line
-    assert "2 checkpoints of " in line
+    assert "3 checkpoints of " in line
     assert not [path for path in small_disk.rglob("*") if path.is_file()], "nothing is begun"
 
 
