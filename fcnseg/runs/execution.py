@@ -128,6 +128,7 @@ def train(training: Training) -> float | None:
         data = build_data(config)
         data.divide_batches(trainer)
         module = build_module(config, data)
+        trainer.strategy.precision_plugin.convert_module(module)  # Lightning reads a checkpoint into it before it does
         if resume is not None:
             check_resume(resume, module.model)
         check_statistics(config, data, trainer.world_size)
@@ -211,6 +212,7 @@ def silence_warnings() -> None:
         "The number of training batches .* is smaller than the logging interval",
         "The '.*_dataloader' does not have many workers",  # see default_workers
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+        "FSDP2-wrapped module .* returned a view tensor",  # the logits, which nothing changes in place
         ".*recommended.*sync_dist=True",  # those values are equal on all ranks already
     ):
         warnings.filterwarnings("ignore", message=message)

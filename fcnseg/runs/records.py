@@ -13,19 +13,30 @@ from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
 from fcnseg.evaluation.report import write_json
+from fcnseg.models import FCN
 from fcnseg.runs.folder import relative
 from fcnseg.runs.stages import Stage
 from fcnseg.training import SegmentationModule
 from fcnseg.training.micro_batches import batch_number
+from fcnseg.training.strategies import whole
+
+
+def report(
+    trainer: Trainer, module: SegmentationModule, data: SegmentationData, folder: Path, seconds: float
+) -> float | None:
+    """Score the weights that training ended with, and write scores and pictures; returns their mean IoU.
+
+    Where the last validation was of these weights, its scores are taken. Every process must call this; the first one
+    reports.
+    """
+    return _report(whole(module.model), trainer, module, data, folder, seconds)
 
 
 @rank_zero_only
-def report(trainer: Trainer, module: SegmentationModule, data: SegmentationData, folder: Path, seconds: float) -> float:
-    """Score the weights that training ended with, and write scores and pictures; returns their mean IoU.
-
-    Where the last validation was of these weights, its scores are taken.
-    """
-    model = module.model.to(trainer.strategy.root_device)
+def _report(
+    model: FCN, trainer: Trainer, module: SegmentationModule, data: SegmentationData, folder: Path, seconds: float
+) -> float:
+    model = model.to(trainer.strategy.root_device)
     evaluation = module.current_evaluation(len(data.val)) or evaluate(model, data.validation_loader())
     facts: dict[str, Any] = {
         "step": trainer.global_step,

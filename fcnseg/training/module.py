@@ -23,6 +23,7 @@ from fcnseg.training.micro_batches import Whole, batch_number, micro_batches, re
 from fcnseg.training.optimisation import default_of, parameter_groups
 from fcnseg.training.processes import all_reduce_sum, count_processes, gathered, synchronised_statistics
 from fcnseg.training.progress import ProgressBar
+from fcnseg.training.strategies import shard
 
 DOMAIN_STATISTICS = ("shared", "separate")
 
@@ -279,6 +280,11 @@ class SegmentationModule(LightningModule):
         count, space = self.model.spec.num_classes, self.model.spec.label_space
         unnamed = LabelSpace("numbered", tuple(map(str, range(count))), ((0, 0, 0),) * count)
         return to_dict(self.last_scores, LabelSpace(**space) if space else unnamed) | self._scored_at
+
+    def configure_model(self) -> None:
+        """Divide the network over processes where the strategy says so."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         lr, decay = default_of(self.optimizer, "lr", 1e-3), default_of(self.optimizer, "weight_decay", 0.0)

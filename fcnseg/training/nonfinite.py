@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from fcnseg.atomic import replacing
@@ -90,6 +91,7 @@ class NonFiniteGuard(Callback):
         values = [self._loss.float()]
         if trainer.precision != "16-mixed":
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            gradients = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]  # a process's own share
             values.append(torch.stack([n.float() for n in torch._foreach_norm(gradients)]).sum())
         bad = all_reduce_sum((~torch.stack([v.reshape(()) for v in values]).isfinite()).float()).tolist()
         return "non-finite loss" if bad[0] else "non-finite gradients" if any(bad) else None

@@ -1,12 +1,20 @@
-"""How gradients travel between the processes of a training."""
+"""How the weights of a training lie on its processes, and how gradients travel between them."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
+from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from fcnseg.errors import InputError
+from fcnseg.models import FCN
+from fcnseg.models.loading import rebuild
+from fcnseg.models.product import ProductConv2d
 
 COMPRESSIONS = {"none": None, "bfloat16": bf16_compress_hook}
 
@@ -48,3 +56,54 @@ class DataParallel(DDPStrategy):
         if hook is not None:  # Lightning's own ddp_comm_hook is for GPUs alone
             assert isinstance(self.model, torch.nn.parallel.DistributedDataParallel)
             self.model.register_comm_hook(None, hook)
+
+
+class FullySharded(ModelParallelStrategy):
+    """Every process has its share of weights, gradients and the optimiser's state (torch's FSDP2 through Lightning).
+
+    A layer's weights are gathered from all processes while it computes. Checkpoints are whole, in one plain file: a run
+    goes on from them on any number of processes, with `trainer=ddp` or on one too, and everything else reads them.
+
+    Args:
+        options: those of `ModelParallelStrategy`, such as `process_group_backend`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, **options)
+
+    def setup_environment(self) -> None:
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+
+def shard(model: FCN, mesh: DeviceMesh) -> None:
+    """Divide a network over processes, its large convolutions each by itself, in place; nothing if it is divided.
+
+    Where layers are computed as a product, on a processor, they return views, whose gradients FSDP2 would lose at the
+    ReLU in place; they stay with what is left.
+    """
+    if isinstance(model, FSDPModule):
+        return
+    model.to(memory_format=torch.contiguous_format)  # the only one that FSDP2 takes
+    views = ProductConv2d if mesh.device_type == "cpu" else ()
+    for layer in [m for m in model.modules() if isinstance(m, nn.Conv2d) and not isinstance(m, views)]:
+        if layer.weight.numel() >= LARGE:
+            fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    register_fsdp_forward_method(model, "logits")
+
+
+LARGE = 2**18
+"""Weights of a layer that is gathered by itself."""
+
+
+def whole(model: FCN) -> FCN:
+    """The network itself, or a copy of a divided one in the first process; every process must call this."""
+    if not isinstance(model, FSDPModule):
+        return model
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if torch.distributed.get_rank() > 0:
+        return model
+    copy = rebuild(model.spec.to_dict(), state, Path("training"), Path("training"))
+    copy.provenance = model.provenance
+    return copy
