@@ -17,7 +17,7 @@ from fcnseg.inference.device import fast_precision
 
 FREE = (
     *("resume", "on_nonfinite", "callbacks.nonfinite", "callbacks.stop_on_signal"),
-    *("data.start_method", "data.prefetch_factor"),
+    *("data.start_method", "data.prefetch_factor", "trainer.devices", "trainer.num_nodes"),
 )
 """Settings that change nothing of what a sound training learns: a run may go on with others, or without them."""
 
