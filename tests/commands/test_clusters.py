@@ -10,9 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import submitit
 import torch
 import yaml
 
+from fcnseg.commands.configuration import explain
 from tests.commands.processes import SETTINGS, in_a_process, state
 
 TINY = (
@@ -112,6 +114,18 @@ def test_optuna_looks_for_the_highest_mean_iou(fcnseg, tmp_path):
 def test_optuna_names_what_is_wrong_with_all_runs(fcnseg, tmp_path, capsys):
     assert fcnseg("train", "-m", *SHORT, "hydra/sweeper=search", "hydra.sweeper.n_trials=1", "optimizer.lr=-1") == 2
     assert capsys.readouterr().err.splitlines()[-1] == "fcnseg: optimizer: Invalid learning rate: -1"
+
+
+def test_a_job_that_ends_without_a_result_is_named(tmp_path):
+    executor = submitit.LocalExecutor(tmp_path / "%j")
+    executor.update_parameters(timeout_min=1)
+    job = executor.submit(os._exit, 3)
+    with pytest.raises(submitit.core.utils.UncompletedJobError) as caught:
+        job.result()
+    log = tmp_path / job.job_id / f"{job.job_id}_0_log.err"
+    expected = f"job {job.job_id} has ended without a result, see {log}; resume=auto goes on"
+    assert log.is_file()
+    assert explain(caught.value, "train", []) == expected
 
 
 def test_a_plugin_that_is_not_installed_is_named(tmp_path):
