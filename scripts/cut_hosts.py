@@ -29,7 +29,7 @@ TRAINING = (
     "train", "data.size=[48,64]", "data.batch_size=4", "data.num_workers=0", "model=fcn32s_vgg16", "model.width=0.05",
     "scheduler=constant", "callbacks.progress=null", "callbacks.last.every_n_train_steps=1", "logger.tensorboard=null",
     "data.train.real.length=4", "data.train.synthetic.length=4", "data.val.length=2", "trainer.log_every_n_steps=1",
-    "trainer=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2",
+    "trainer=ddp_multinode", "trainer.accelerator=cpu", "+trainer.strategy.process_group_backend=gloo",
     "hydra.run.dir=run", "resume=auto",
 )  # fmt: skip
 

@@ -37,8 +37,8 @@ PATIENCE = 300.0
 
 TRAINING = (
     "train", "data.size=[32,48]", "data.batch_size=6", "data.num_workers=0", "model=fcn32s_vgg16_bn",
-    "model.width=0.05",
-    "trainer=ddp_cpu", "trainer.precision=64-true", "trainer.max_epochs=4", "data.steps_per_epoch=10",
+    "model.width=0.05", "optimizer=sgd", "optimizer.lr=0.01", "trainer=ddp_cpu",
+    "trainer.precision=64-true", "trainer.max_epochs=4", "data.steps_per_epoch=10",
     "trainer.log_every_n_steps=1", "callbacks.progress=null", "callbacks.last.every_n_train_steps=1",
     "callbacks.heartbeat.within=5", "logger.tensorboard=null", "data.train.real.length=15",
     "data.train.synthetic.length=8", "data.val.length=3", "resume=auto",
@@ -118,7 +118,8 @@ def run_part(processes: int, part: int, folder: Path, moment: float | None, only
             for number in random.sample(alive, 1) if only_one else alive:
                 os.kill(number, signal.SIGKILL)
             killed = True
-        if killed and not begun_by_all(folder, part, processes):  # still preparing: a launcher ends the others
+        lost = any(codes.values())  # by a signal, or with a code that is not 0
+        if lost and not begun_by_all(folder, part, processes):  # still preparing: a launcher would end the others
             for number in [number for number, code in codes.items() if code is None]:
                 os.kill(number, signal.SIGKILL)
         if time.monotonic() - began > PATIENCE:
@@ -126,7 +127,7 @@ def run_part(processes: int, part: int, folder: Path, moment: float | None, only
         time.sleep(0.01)
     through = (folder / "metrics.json").is_file()
     if not killed and any(codes.values()):
-        raise RuntimeError(f"part {part} of {folder} failed: {folder.with_suffix('.log').read_text()[-3000:]}")
+        raise RuntimeError(f"part {part} of {folder} failed:\n{folder.with_suffix('.log').read_text()[-3000:]}")
     return killed, through
 
 
@@ -158,24 +159,24 @@ def main() -> None:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=100, help="how many (100)")
-    parser.add_argument("--latest", type=float, default=12, help="the latest moment for a kill, in seconds (12)")
     parser.add_argument("--seed", type=int, default=0, help="of numbers of processes and moments (0)")
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     torch.set_num_threads(1)
     sys.modules["kill_and_resume"] = sys.modules["__main__"]  # by which Hydra finds `Record`
     with tempfile.TemporaryDirectory() as name:
-        survived = compare(Path(name), arguments.kills, arguments.latest)
+        survived = compare(Path(name), arguments.kills)
     sys.exit(0 if survived else 1)
 
 
-def compare(root: Path, wanted: int, latest: float) -> bool:
+def compare(root: Path, wanted: int) -> bool:
     """Kill until there were as many kills as wanted; returns whether all trainings ended as the one left in peace."""
     began = time.monotonic()
     run_part(1, 0, root / "peace", None, False)
     peace, expected = weights_of(root / "peace"), samples_of(root / "peace")
     first = expected[0][0][1]
-    print(f"left in peace: {len(expected)} steps of {len(first)} samples, {time.monotonic() - began:.0f} s", flush=True)
+    latest = time.monotonic() - began  # the moment after which one that is left in peace is through
+    print(f"left in peace: {len(expected)} steps of {len(first)} samples, {latest:.0f} s", flush=True)
     kills = trainings = 0
     by_count: dict[int, int] = defaultdict(int)
     sound, farthest = True, 0.0

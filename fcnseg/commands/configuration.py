@@ -5,8 +5,13 @@ import inspect
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import fcnseg
-from fcnseg.errors import causes, mistake, vanished
+from fcnseg.errors import InputError, causes, mistake, vanished
 from fcnseg.memory import IN_TRAINING, full_memory
 
 
@@ -44,7 +49,18 @@ def run_name(*, _root_: DictConfig) -> str:
     return "-".join(part for key, part in parts.items() if not swept & {key, "experiment"}) or "sweep"
 
 
+def launched(key: str) -> int:
+    """The settings of a trainer by what torchrun or srun has started: `devices` on each machine, and `num_nodes`."""
+    from fcnseg.runs.meeting import spread
+
+    devices, machines = spread()
+    if key == "num_nodes" and machines is None:
+        raise InputError("trainer.num_nodes: a value is missing; NODE_RANK does not tell how many machines there are")
+    return devices if key == "devices" or machines is None else machines
+
+
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("launched", launched, replace=True)
 # Resolved once, for the sweep, and kept for its runs, so that all of them lie in one folder.
 OmegaConf.register_new_resolver("sweep_name", lambda name: name, use_cache=True, replace=True)
 
@@ -59,6 +75,12 @@ LESS_MEMORY = {
     "predict": "try a smaller memory=, above which images are computed by windows, a smaller scale=, or device=cpu",
 }
 """What helps a command whose memory is full."""
+
+PLUGINS = ("submitit_slurm", "submitit_local", "joblib", "optuna")
+"""Launchers and sweepers that are not part of Hydra itself."""
+
+NO_RESULT = re.compile(r"Job (\S+) \(task: \d+\) with path (\S+)_result\.pkl")
+"""What submitit says of a job that has ended without one."""
 
 PLAIN_MODEL = ("benchmark",)
 """Commands whose `model` is a plain setting, which takes several names and files, and no config group."""
@@ -93,23 +115,64 @@ def run(command: str, overrides: Sequence[str], task: Callable[[DictConfig], Any
     else:
         register_models(overrides)
     full = list(sys.argv)
-    errors: list[Exception] = []
-
-    def restored(config: DictConfig) -> Any:
-        # Lightning starts the other ranks with `sys.argv`; they need the subcommand that Hydra must not see.
-        sys.argv[:] = full
-        try:
-            return task(config)
-        except Exception as error:  # past Hydra, which would print it in its own way
-            errors.append(error)
-
+    carried = CarriedOut(command, task, full)
     sys.argv[:] = [full[0], *("format=json" if o == "--json" else o for o in overrides)]
     try:
-        hydra.main(config_path=str(config_folder()), config_name=command, version_base="1.3")(restored)()
+        hydra.main(config_path=str(config_folder()), config_name=command, version_base="1.3")(carried)()
+    except Exception:
+        if not carried.errors:  # else what a sweeper makes of a run without a score
+            raise
     finally:
         sys.argv[:] = full
-    if errors:
-        raise errors[0]
+    if carried.errors:
+        raise carried.errors[0]
+
+
+@dataclass
+class CarriedOut:
+    """What Hydra calls with each config: in this process, or in one of its own for a run where a launcher so has it.
+
+    Attributes:
+        command: the subcommand.
+        task: what carries it out.
+        arguments: `sys.argv` of the whole command. Lightning starts the other ranks with it; they need the subcommand,
+            which Hydra must not see.
+        errors: of the runs in this process, past Hydra, which would print them in its own way.
+        home: the number of this process.
+    """
+
+    command: str
+    task: Callable[[DictConfig], Any]
+    arguments: list[str]
+    errors: list[Exception] = field(default_factory=list)
+    home: int = field(default_factory=os.getpid)
+
+    def __call__(self, config: DictConfig) -> Any:
+        sys.argv[:] = self.arguments
+        if os.getpid() != self.home:
+            return self._elsewhere(config)
+        try:
+            return self.task(config)
+        except Exception as error:
+            self.errors.append(error)
+
+    def _elsewhere(self, config: DictConfig) -> Any:
+        """In a process that is handed a run of a sweep, alone or beside others that take part in it."""
+        sys.modules["__main__"].__spec__ = find_spec("fcnseg.__main__")  # which Lightning starts other ranks by
+        take_part = getattr(import_module(f"fcnseg.commands.{self.command}"), "take_part", lambda run: run())
+        if (count := int(os.environ.get("SUBMITIT_LOCAL_NTASKS", 1))) > 1:
+            raise InputError(f"hydra.launcher.tasks_per_node={count}: expected 1, since Lightning starts the processes")
+        try:
+            return take_part(partial(self.task, config))
+        except SystemExit as end:
+            if end.code != 2:
+                raise
+            return None  # beside the first, which tells why
+        except Exception as error:
+            if (message := explain(error, self.command, self.arguments)) is not None:
+                raise InputError(message) from error  # what an error stems from is lost on the way back
+            traceback.print_exc()
+            raise
 
 
 def explain(error: BaseException, command: str, overrides: list[str]) -> str | None:
@@ -133,6 +196,8 @@ def explain(error: BaseException, command: str, overrides: list[str]) -> str | N
                 f"process {killed.group(1)}, which prepared samples, was killed, perhaps for want of memory (or of "
                 "shared memory, /dev/shm); a smaller data.num_workers may help, and resume=auto goes on"
             )
+        if type(cause).__name__ == "UncompletedJobError" and (job := NO_RESULT.match(str(cause))):  # submitit's
+            return f"job {job.group(1)} has ended without a result, see {job.group(2)}_log.err; resume=auto goes on"
         if whose := full_memory(cause):
             return f"{whose} is full; {LESS_MEMORY.get(command, 'try smaller images, or fewer at once')}"
         if isinstance(cause, OSError) and (line := vanished(cause)):
@@ -164,6 +229,8 @@ def _near(name: str, options: list[str]) -> str:
 
 def _missing_option(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    if group in ("hydra/launcher", "hydra/sweeper") and name in PLUGINS:
+        return f"{group}={name}: a plugin of Hydra's that is not installed; pip install 'fcnseg[sweep]'"
     if not error.options:
         return _first_line(str(error))
     return f"{group or 'config'}={name}: no such option; {_near(name, list(error.options))}"

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from omegaconf import DictConfig
 
@@ -10,22 +11,28 @@ from fcnseg.runs.execution import execute, join, join_all
 from fcnseg.runs.folder import output_folder
 from fcnseg.runs.processes import complaining, part, rank, told
 
+T = TypeVar("T")
+
 
 def run(config: DictConfig) -> float | None:
     """Train; returns the mean IoU of the last weights, for sweepers to maximise."""
     return execute(config, Path(config.folder or output_folder()))
 
 
-def take_part(command: Callable[[], None]) -> None:
+def take_part(command: Callable[[], T]) -> T | None:
     """Carry out the command in the first of all processes; the others take part in whatever it trains."""
     if (training := told()) is not None:
         with complaining():
-            return join(training)
+            join(training)
+        return None
     if rank() > 0:
-        sys.exit(2 if join_all() else 0)
+        if join_all():
+            sys.exit(2)
+        return None
     try:
-        command()
+        result = command()
     except BaseException as error:
         part(error)
         raise
     part(None)
+    return result

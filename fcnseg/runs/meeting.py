@@ -9,6 +9,7 @@ import math
 import os
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Started:
 
 def started() -> Started | None:
     """How this process has been started; None where nothing tells of others."""
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # `meet` says so where it matters
     if TorchElasticEnvironment.detect():
         return Started("torchrun", int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     if SLURMEnvironment.detect() and "SLURM_STEP_ID" in os.environ and int(os.environ["SLURM_NTASKS"]) > 1:
@@ -54,6 +56,29 @@ def started() -> Started | None:
         rank = int(os.environ.get("LOCAL_RANK", 0)) or int(os.environ.get("NODE_RANK", 0))
         return Started("hand", rank, None)
     return None
+
+
+def spread() -> tuple[int, int | None]:
+    """How many processes the launcher has started on each machine, and on how many machines.
+
+    Started by hand there are as many as GPUs (-1), and the number of machines is not known (None).
+
+    Raises:
+        InputError: when nothing tells of others, or machines have different numbers of processes.
+    """
+    start = started()
+    if start is None:
+        raise InputError(
+            "trainer=ddp_multinode: nothing tells of other processes; expected torchrun, srun or NODE_RANK"
+        )
+    if start.count is None:
+        return -1, None
+    machines = int(os.environ["GROUP_WORLD_SIZE" if start.by == "torchrun" else "SLURM_NNODES"])
+    if start.count % machines:
+        raise InputError(
+            f"{start.by} has started {start.count} processes on {machines} machines; expected as many on each"
+        )
+    return start.count // machines, machines
 
 
 def open_store(start: Started) -> Store:

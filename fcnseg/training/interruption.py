@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_only
 
 from fcnseg.errors import InputError
 from fcnseg.training.checkpoints import LastCheckpoint
 from fcnseg.training.processes import all_reduce_max
 
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 
 
 class StopOnSignal(Callback):
@@ -27,7 +28,9 @@ class StopOnSignal(Callback):
     signal ends it at once.
 
     In a SLURM job SIGUSR1 (`#SBATCH --signal=USR1@90`) does the same and lets the job be requeued; its command is to
-    have `resume=auto`. Lightning's own handler saves in the midst of a step instead.
+    have `resume=auto`. Lightning's own handler saves in the midst of a step instead. In a job of submitit its signal,
+    SIGUSR2 or `SUBMITIT_PREEMPT_SIGNAL`, does so too: what submitit has it do, which begins the job again and ends this
+    process, is done after the checkpoint. A job that has no time for one is begun again all the same.
 
     Args:
         within: seconds, which schedulers grant between SIGTERM and SIGKILL: 30 by default in SLURM and Kubernetes.
@@ -44,19 +47,20 @@ class StopOnSignal(Callback):
         # Those of before the trainer, which puts its own in their place before training starts.
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
         self._deadline: threading.Timer | None = None
+        self._begun_again = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the place of Lightning's handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                if number in (signal.SIGTERM, signal.SIGINT) or "SLURM_JOB_ID" in os.environ:
+                if number in (signal.SIGTERM, signal.SIGINT) or number in requeueing():
                     signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None and number != signal.SIGUSR1:
-            os._exit(128 + number)
+        if self.received is not None and number not in requeueing():
+            self._end(number)
         self.received = signal.Signals(number)
-        self._deadline = threading.Timer(self.within, os._exit, [128 + number])
+        self._deadline = threading.Timer(self.within, self._end, [number])
         self._deadline.daemon = True
         self._deadline.start()
         print(
@@ -99,9 +103,41 @@ class StopOnSignal(Callback):
 
     def _leave(self, trainer: Trainer) -> None:
         assert self.received is not None
-        if self.received == signal.SIGUSR1 and trainer.is_global_zero:
+        raise SystemExit(self._begin_again() or 128 + self.received)
+
+    def _end(self, number: int) -> None:
+        """At once, in the midst of a step."""
+        code = None
+        try:
+            code = self._begin_again()
+        finally:
+            os._exit(code or 128 + number)
+
+    def _begin_again(self) -> int | None:
+        """Let the scheduler begin the job again, where it has said so; returns an exit code of the scheduler's own."""
+        if self.received not in requeueing() or self._begun_again or getattr(rank_zero_only, "rank", 0) > 0:
+            return None
+        self._begun_again = True  # the scheduler now ends this process too, by SIGTERM
+        if self.received != submitits():
             requeue()
-        raise SystemExit(128 + self.received)
+        elif callable(handler := self._before[self.received]):
+            try:
+                handler(self.received, None)
+            except SystemExit as end:
+                return int(end.code or 0) % 256
+        return None
+
+
+def requeueing() -> set[int]:
+    """The signals by which the scheduler of this job says that it ends, and is to be begun again."""
+    return {*([signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []), *filter(None, [submitits()])}
+
+
+def submitits() -> int | None:
+    """The signal of submitit's, in its jobs."""
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        return None
+    return getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}", None)
 
 
 def requeue() -> None:

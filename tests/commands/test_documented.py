@@ -34,6 +34,8 @@ LEFT_OUT = {
     "srun ": "wants SLURM: test_launchers.py",
     "NODE_RANK=": "wants a second machine: test_launchers.py",
     "torchrun ": "starts processes: test_launchers.py",
+    "hydra/launcher=": "starts processes: test_clusters.py, test_slurm.py",
+    "hydra/sweeper=": "trains 20 times: test_clusters.py",
     "make ": "runs these tests, or takes minutes",
     "python scripts/bgc_study.py": "takes hours: tests/scripts",
     "python scripts/speed_ladder.py": "takes hours: tests/scripts",

@@ -107,6 +107,23 @@ def test_a_mistake_on_another_machine_is_told_by_the_first(camvid, tmp_path, mis
     assert others_errors == ""
 
 
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "nothing tells of other processes; expected torchrun, srun or NODE_RANK"),
+        (
+            {"NODE_RANK": 0},
+            "trainer.num_nodes: a value is missing; NODE_RANK does not tell how many machines there are",
+        ),
+    ],
+)
+def test_what_ddp_multinode_is_not_told(fcnseg, monkeypatch, capsys, variables, message):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+    assert fcnseg(*TRAIN, "trainer=ddp_multinode") == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_nobody_answers(tmp_path):
     process = in_a_process([*TRAIN, "trainer.num_nodes=2"], tmp_path, NODE_RANK=1)
     shown, errors = process.communicate(timeout=100)

@@ -82,19 +82,24 @@ def test_of_two_processes_one_that_gets_it_is_enough(tmp_path: Path) -> None:
     assert 1 <= step_of(tmp_path / "run") < 60
 
 
-@pytest.mark.slow
-def test_slurm_gets_the_job_back_and_no_batch_is_left_out(tmp_path: Path, whole: dict) -> None:
+@pytest.fixture
+def job(tmp_path: Path) -> dict[str, str]:
+    """What SLURM puts into the environment, and an `scontrol` that writes what it is asked for into bin/called."""
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
     scontrol.write_text('#!/bin/sh\necho "$@" > "$(dirname "$0")/called"\n')
     scontrol.chmod(0o755)
     job = {"SLURM_JOB_ID": 7, "SLURM_JOB_NAME": "train", "SLURM_NTASKS": 1, "SLURM_PROCID": 0, "SLURM_LOCALID": 0}
     job |= {"SLURM_NODEID": 0, "SLURM_NNODES": 1, "SLURM_NTASKS_PER_NODE": 1, "SLURM_JOB_NODELIST": "localhost"}
-    job |= {"PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
+    return {name: str(value) for name, value in job.items()} | {"PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
+
+
+@pytest.mark.slow
+def test_slurm_gets_the_job_back_and_no_batch_is_left_out(tmp_path: Path, job: dict, whole: dict) -> None:
     process = in_a_process([*SETTINGS, "hydra.run.dir=run"], tmp_path, **job)
     written = stop_when(begun(tmp_path / "run"), process, signal.SIGUSR1)
     assert process.returncode == 128 + signal.SIGUSR1, written
-    assert (scontrol.parent / "called").read_text() == "requeue 7\n"
+    assert (tmp_path / "bin" / "called").read_text() == "requeue 7\n"
     assert 1 <= step_of(tmp_path / "run") < 60
     assert not list((tmp_path / "run").glob("hpc*")), "Lightning's own handler has not saved as well"
     goes_on(tmp_path, whole)
@@ -143,10 +148,11 @@ Trainer(callbacks=[StopOnSignal(float(sys.argv[1]))], **options).fit(Step(), [0]
 """
 
 
-def endless(within: float) -> subprocess.Popen:
+def endless(within: float, **variables: str) -> subprocess.Popen:
     """A training whose step does not end, in its step."""
-    command = [sys.executable, "-c", ENDLESS, str(within)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    command, environment = [sys.executable, "-c", ENDLESS, str(within)], {**os.environ, **variables}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, **pipes, text=True, env=environment)
     assert process.stdout is not None
     assert "step\n" in iter(process.stdout.readline, "")
     return process
@@ -156,6 +162,13 @@ def test_a_step_that_does_not_end_is_left_within_a_bound() -> None:
     process = endless(0.5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 143
+
+
+def test_slurm_gets_a_job_back_whose_step_does_not_end(tmp_path: Path, job: dict) -> None:
+    process = endless(0.5, **job)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(timeout=30) == 128 + signal.SIGUSR1
+    assert (tmp_path / "bin" / "called").read_text() == "requeue 7\n"
 
 
 def test_a_second_signal_ends_it_at_once() -> None:

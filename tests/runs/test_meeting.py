@@ -7,11 +7,21 @@ from torch.distributed import HashStore
 
 from fcnseg.errors import InputError
 from fcnseg.runs import meeting
-from fcnseg.runs.meeting import First, Other, Started, open_store, started
+from fcnseg.runs.meeting import First, Other, Started, open_store, spread, started
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
 SRUN = {"SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "0", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "x"}
-NAMES = {*TORCHRUN, *SRUN, "NODE_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+NAMES = {
+    *TORCHRUN,
+    *SRUN,
+    "NODE_RANK",
+    "GROUP_RANK",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_WORLD_SIZE",
+    "SLURM_NNODES",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+}
 
 
 @pytest.fixture
@@ -40,6 +50,35 @@ def test_who_has_started_it(environment, variables, expected):
     for name, value in variables.items():
         environment.setenv(name, value)
     assert started() == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        (TORCHRUN | {"GROUP_WORLD_SIZE": "2"}, (2, 2)),
+        (TORCHRUN | {"GROUP_WORLD_SIZE": "1"}, (4, 1)),
+        (SRUN | {"SLURM_NNODES": "4"}, (2, 4)),
+        ({"NODE_RANK": "1"}, (-1, None)),
+    ],
+)
+def test_how_processes_are_spread_over_machines(environment, variables, expected):
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    assert spread() == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "nothing tells of other processes; expected torchrun, srun or NODE_RANK"),
+        (SRUN | {"SLURM_NNODES": "3"}, "srun has started 8 processes on 3 machines; expected as many on each"),
+    ],
+)
+def test_processes_that_are_not_spread_evenly_are_refused(environment, variables, message):
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    with pytest.raises(InputError, match=message):
+        spread()
 
 
 @pytest.mark.parametrize(
