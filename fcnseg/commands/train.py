@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from omegaconf import DictConfig
 
-from fcnseg.runs.execution import execute, join, join_all
+from fcnseg.runs.execution import execute, join, join_all, silence_warnings
 from fcnseg.runs.folder import output_folder
 from fcnseg.runs.processes import complaining, part, rank, told
 
@@ -21,6 +21,7 @@ def run(config: DictConfig) -> float | None:
 
 def take_part(command: Callable[[], T]) -> T | None:
     """Carry out the command in the first of all processes; the others take part in whatever it trains."""
+    silence_warnings()
     if (training := told()) is not None:
         with complaining():
             join(training)

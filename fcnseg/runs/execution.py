@@ -214,5 +214,6 @@ def silence_warnings() -> None:
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
         "FSDP2-wrapped module .* returned a view tensor",  # the logits, which nothing changes in place
         ".*recommended.*sync_dist=True",  # those values are equal on all ranks already
+        "The `srun` command is available",  # it need not be used
     ):
         warnings.filterwarnings("ignore", message=message)
