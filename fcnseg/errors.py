@@ -1,13 +1,14 @@
 """The one exception that means: the input is at fault, not the program; and the paths that nothing can be read from."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 GONE = frozenset(
     number
-    for name in ("ENOTCONN", "ESTALE", "EIO", "ENODEV", "ENXIO", "ETIMEDOUT", "EHOSTDOWN", "EREMOTEIO", "ESHUTDOWN")
+    for name in ("ENOTCONN", "ESTALE", "EIO", "ENODEV", "ENXIO", "EREMOTEIO")
     if (number := getattr(errno, name, None)) is not None
 )
 """What the system says of a disk, or of a server's file system, that fails or has gone."""
@@ -33,7 +34,7 @@ def refuse_endless(path: Path) -> None:
     Raises:
         InputError: naming it.
     """
-    if not path.is_file() and path.exists() and not path.is_dir():
+    if not os.path.isfile(path) and os.path.exists(path) and not os.path.isdir(path):  # of names too long as well
         raise InputError(f"{path}: neither a file nor a folder; expected a file")
 
 
@@ -64,7 +65,7 @@ def vanished(error: OSError, otherwise: Path | str = "output") -> str | None:
         otherwise: what is named where the error names no file.
     """
     named = error.filename if isinstance(error.filename, str | Path) else None
-    if error.errno in GONE:
+    if error.errno in GONE and (named or error.errno != errno.ENOTCONN):  # without a name it may be of a socket
         return f"{named or otherwise}: {error.strerror}; the disk or the file system that it is on has failed"
     if error.errno == errno.ENOENT and named and (folder := missing_folder(Path(named))):
         return f"{named}: no such file, and no folder {folder}"

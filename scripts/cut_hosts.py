@@ -7,6 +7,7 @@ seconds, or the whole host goes, and the other one goes on without it. It wants 
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,9 @@ import psutil
 
 EXAMPLE = "example: python scripts/cut_hosts.py --within 10"
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
+NAMES = Path("/etc/netns")
+"""Where `ip netns exec` finds the files of /etc that a namespace has for itself."""
+
 PATIENCE = 180.0
 """Seconds after which a host is taken to hang."""
 
@@ -75,6 +79,8 @@ def hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
     try:
         for host in (first, second):
             ip("netns", "add", host.name)
+            (NAMES / host.name).mkdir(parents=True)
+            (NAMES / host.name / "hosts").write_text(f"127.0.0.1 localhost\n{host.address} {host.name}\n")
         ip("link", "add", first.name, "netns", first.name, "type", "veth", "peer", second.name, "netns", second.name)
         for host in (first, second):
             ip("-n", host.name, "addr", "add", f"{host.address}/24", "dev", host.name)
@@ -86,6 +92,7 @@ def hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
             if hasattr(host, "process"):
                 host.kill()
             subprocess.run(["ip", "netns", "del", host.name], check=False, capture_output=True)
+            shutil.rmtree(NAMES / host.name, ignore_errors=True)
 
 
 def ip(*arguments: str) -> None:

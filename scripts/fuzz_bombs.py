@@ -64,7 +64,7 @@ BOMBS: dict[str, tuple[str, bytes]] = {
         b"](" + b"K\1" * 2**13 + b"e" + PUT + call("__builtin__", "set", GET) * 2**13,
     ),
     "depth": ("holds parts of itself", b"]" + b"\x85" * 10_000),
-    "a list in itself": ("fills what cannot be filled", b"]" + PUT + GET + b"a"),
+    "a list in itself": ("it holds itself", b"]" + PUT + GET + b"a"),
     "keys of equal hashes": ("keys that are neither", b"}(" + b"J\xff\xff\xff\xffJ\xfe\xff\xff\xff\x86N" + b"u"),
     "many steps": (f"in more than {STEPS} steps", b"](" + b"}" * STEPS + b"e"),
     "a step of other pickles": ("has a step DUP", b"N2"),

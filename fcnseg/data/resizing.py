@@ -56,8 +56,9 @@ def check_scaling(scaling: str | None) -> None:
     Raises:
         InputError: for an unknown scaling.
     """
-    if scaling is not None and scaling not in SCALINGS and _level_and_width(scaling) is None:
-        raise InputError(f"scaling={scaling!r}: expected one of {', '.join(SCALINGS)}, or {WINDOW}:LEVEL:WIDTH")
+    if scaling is None or (isinstance(scaling, str) and (scaling in SCALINGS or _level_and_width(scaling))):
+        return
+    raise InputError(f"scaling={scaling!r}: expected one of {', '.join(SCALINGS)}, or {WINDOW}:LEVEL:WIDTH")
 
 
 def _level_and_width(scaling: Any) -> tuple[float, float] | None:

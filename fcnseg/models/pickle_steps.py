@@ -93,7 +93,7 @@ class Walk:
         """Put parts into the container on top of the stack."""
         container = self.stack[-1]
         if container.kind not in kinds or container.shared:
-            raise UnsoundError("it fills what cannot be filled")
+            raise UnsoundError("it holds itself" if container.shared else "it fills what cannot be filled")
         container.hold(parts)
         return container
 

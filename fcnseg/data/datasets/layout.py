@@ -172,6 +172,9 @@ def _split(found: Any, name: str, kinds: Mapping[str, Kind], where: str) -> Spli
     named = found.get("list")
     if isinstance(named, dict):
         _check_keys(named, ("file", "variable", "digits"), ("file", "variable"), f"{where}.list")
+        digits = named.get("digits", 0)
+        if not isinstance(named["variable"], str) or type(digits) is not int or not 0 <= digits <= 99:
+            raise InputError(f"{where}.list: expected the name of a variable, and digits from 0 to 99")
     elif named is not None and not isinstance(named, str):
         raise InputError(
             f"{where}.list: {named!r}; expected a file of names, or a mapping of file, variable and digits"

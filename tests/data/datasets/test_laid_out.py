@@ -185,6 +185,7 @@ def test_a_layout_of_ones_own(tmp_path: Path) -> None:
         ({"images": "/etc/{name}.png"}, "images: '/etc/{name}.png'; expected a path below the dataset's folder"),
         ({"labels": {"ids": {"files": "../{name}.png", "classes": "street11"}}}, "labels.ids.files: '../{name}.png'"),
         ({"splits": {"train": {"folder": "../x"}}}, "splits.train.folder: '../x'; expected a path below"),
+        ({"splits": {"train": {"list": {"file": "x.mat", "variable": "x", "digits": "x"}}}}, "train.list: expected"),
         ({"splits": {"train": {"list": "/etc/hosts"}}}, "splits.train.list: '/etc/hosts'; expected a path below"),
         ({"splits": {"train": {"list": {"file": 3, "variable": "x"}}}}, "splits.train.list: 3; expected a path below"),
     ],
