@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed import DistError
 from torch.distributed.distributed_c10d import _get_default_store
@@ -44,7 +45,8 @@ class Heartbeat(Callback):
     `torchrun --max-restarts`, go on by themselves with `resume=auto`.
 
     Args:
-        within: seconds without a sign of life after which a process is lost; what ends before tells so at once.
+        within: seconds without a sign of life after which a process is lost; one that ends is noticed at once, and one
+            whose launcher ends, which has nobody left to end it, ends itself.
 
     Raises:
         InputError: for another number of seconds.
@@ -74,6 +76,7 @@ class Heartbeat(Callback):
         self.store.set(f"host/{self.rank}", f"rank {self.rank} on {socket.gethostname()}")
         # Asked once, since a store that does not answer any more blocks whoever asks.
         self.first = bytes(self.store.get("host/0")).decode()
+        self.launcher = os.getppid() if _is_launched(trainer) else None
         now = time.monotonic()
         self.watched = {rank: (0, now) for rank in (range(1, self.count) if self.rank == 0 else [0])}
         self.heard = now
@@ -124,6 +127,8 @@ class Heartbeat(Callback):
         for number, child in enumerate(self.children, start=1):
             if child.poll():
                 self._lose(f"{self._name(number)} {_ended(child.returncode)}")
+        if self.launcher not in (None, os.getppid()):
+            self._lose(f"the launcher of {self._name(self.rank)} is gone")
         if self.rank > 0 and self.store.check(["lost"]):
             self._lose(bytes(self.store.get("lost")).decode())
         self.heard = time.monotonic()
@@ -155,6 +160,14 @@ class Heartbeat(Callback):
             return self.first
         key = f"host/{rank}"
         return bytes(self.store.get(key)).decode() if self.store.check([key]) else f"rank {rank}"
+
+
+def _is_launched(trainer: Trainer) -> bool:
+    """Whether this process is to end with the one that has started it, as what torchrun and Lightning start is."""
+    cluster = getattr(trainer.strategy, "cluster_environment", None)
+    return isinstance(cluster, TorchElasticEnvironment) or (
+        isinstance(cluster, LightningEnvironment) and trainer.local_rank > 0
+    )
 
 
 def _ended(code: int) -> str:
