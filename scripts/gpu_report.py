@@ -37,6 +37,10 @@ PARTS = {
     "training": ("gpu_training", "The demo's network on the embedded scenes; float32 with TF32 where the GPU has it."),
     "resuming": ("gpu_training", "A training resumed from its middle against one that was not interrupted."),
     "processes": ("gpu_training", "The weights of two processes against those of one, without TF32."),
+    "lost": (
+        "gpu_training",
+        "A process whose only other one is killed: seconds to its end, with a line that names it.",
+    ),
     "ceiling": ("gpu_speed", "Products of square matrices, medians."),
     "throughput": ("gpu_speed", "FCN-8s VGG-16, 21 classes, channels-last; share: of the product's rate."),
     "peers": ("gpu_speed", "The networks of scripts/benchmark_peers.py in bf16, each in its better layout."),

@@ -144,19 +144,23 @@ def _resumed(settings: Settings, deterministic: bool) -> Row:
 
 
 def processes(settings: Settings) -> Iterator[Row]:
-    """How far the weights of two processes end from those of one."""
+    """How far the weights of two processes end from those of one, whole in each and divided over both."""
     devices = torch.cuda.device_count() if settings.cuda else 0
     backend = "nccl" if devices > 1 else "gloo"
     shared = f"{min(devices, 2)} {'GPUs' if devices > 1 else 'GPU'}" if settings.cuda else "CPU"
-    yield attempt({"processes": 2, "on": shared, "backend": backend}, partial(_together, settings, backend))
+    for strategy in ("ddp_cpu", "fsdp"):
+        case = {"processes": 2, "strategy": strategy.removesuffix("_cpu"), "on": shared, "backend": backend}
+        yield attempt(case, partial(_together, settings, strategy, backend))
 
 
-def _together(settings: Settings, backend: str) -> Row:
+def _together(settings: Settings, strategy: str, backend: str) -> Row:
     """By SGD without batch normalisation, in which roundings are magnified least, and without TF32."""
+    if strategy == "fsdp" and settings.cuda and backend != "nccl":
+        raise UnavailableError("needs two GPUs")
     plain = ["model=fcn8s_vgg16", "optimizer=sgd", "optimizer.lr=2e-4", "scheduler=constant", "trainer.tf32=false"]
     overrides = small(settings, settings.sizes.resumed, *plain)
     with tempfile.TemporaryDirectory() as folder:
-        several = _two_processes(settings, overrides, backend, Path(folder, "two"))
+        several = _two_processes(settings, [*overrides, f"trainer={strategy}"], backend, Path(folder, "two"))
         one = train(settings, Path(folder, "one"), overrides)
     ended = {name: several[f"model.{name}"].cpu() for name in one.states["ended"]}
     weights, way, _ = compare(one.states, {"ended": ended, "losses": one.losses})
@@ -165,9 +169,18 @@ def _together(settings: Settings, backend: str) -> Row:
 
 def _two_processes(settings: Settings, overrides: list[str], backend: str, folder: Path) -> dict[str, torch.Tensor]:
     """The weights that `fcnseg train` ends with as one process on each of two machines, which are this one."""
-    together = ["trainer=ddp_cpu", "trainer.num_nodes=2", "trainer.devices=1"]
-    together += [f"trainer.strategy.process_group_backend={backend}", f"trainer.accelerator={accelerator(settings)}"]
-    command = [sys.executable, "-m", "fcnseg", "train", *together, *overrides, f"hydra.run.dir={folder}"]
+    running = _start_two(settings, overrides, backend, folder)
+    wait_for_all(running, PATIENCE)
+    return torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+
+
+def _start_two(
+    settings: Settings, overrides: list[str], backend: str, folder: Path
+) -> dict[str, subprocess.Popen[bytes]]:
+    """Two processes of one training, by the files that they write to."""
+    together = ["trainer.num_nodes=2", "trainer.devices=1", f"trainer.accelerator={accelerator(settings)}"]
+    together += [f"trainer.strategy.process_group_backend={backend}"]
+    command = [sys.executable, "-m", "fcnseg", "train", *overrides, *together, f"hydra.run.dir={folder}"]
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port()), "OMP_NUM_THREADS": "1"}
     meeting["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PL_")} | meeting
@@ -178,8 +191,34 @@ def _two_processes(settings: Settings, overrides: list[str], backend: str, folde
         own = {"NODE_RANK": str(rank)} | ({"CUDA_VISIBLE_DEVICES": visible[rank]} if backend == "nccl" else {})
         with open(folder.with_name(f"errors of {rank}"), "w") as errors:
             running[errors.name] = subprocess.Popen(command, env=clean | own, stdout=errors, stderr=errors)
-    wait_for_all(running, PATIENCE)
-    return torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    return running
+
+
+def lost(settings: Settings) -> Iterator[Row]:
+    """How long one process goes on waiting for another one that is killed, and whether it says so."""
+    backend = "nccl" if settings.cuda and torch.cuda.device_count() > 1 else "gloo"
+    yield attempt({"processes": 2, "backend": backend}, partial(_left_alone, settings, backend))
+
+
+def _left_alone(settings: Settings, backend: str) -> Row:
+    endless = small(settings, 10**6, "trainer=ddp_cpu", "callbacks.last.every_n_train_steps=1")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "two")
+        (shown, first), (_, second) = _start_two(settings, endless, backend, folder).items()
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not (folder / "checkpoints" / "last.ckpt").exists():
+                if time.monotonic() > deadline or first.poll() is not None:
+                    raise RuntimeError(f"no step in {PATIENCE:.0f} s: {Path(shown).read_text()[-3000:]}")
+                time.sleep(0.1)
+            second.kill()
+            began = time.monotonic()
+            code = first.wait(PATIENCE)
+        finally:
+            first.kill()
+            second.kill()
+        said = any(line.startswith("fcnseg: rank 1 on ") for line in Path(shown).read_text().splitlines())
+        return {"seconds_to_the_end": time.monotonic() - began, "ok": code == 1 and said}
 
 
 def wait_for_all(running: dict[str, subprocess.Popen], seconds: float) -> None:

@@ -13,7 +13,8 @@ from fcnseg.atomic import replacing
 HEADINGS = {
     "max_difference": "largest difference", "relative": "of the largest score", "first_loss": "first loss",
     "last_loss": "last loss", "peak_mb": "peak MB", "resumed_steps": "steps after resuming", "of_weights": "of weights",
-    "of_way": "of their way", "tflops": "TFLOP/s", "images_per_second": "images/s", "milliseconds": "ms",
+    "of_way": "of their way", "seconds_to_the_end": "s to the end", "tflops": "TFLOP/s",
+    "images_per_second": "images/s", "milliseconds": "ms",
     "share": "share", "times_plain": "times plain", "wait_ms": "ms waited per step", "step_ms": "ms per step",
     "ok": "as expected",
 }  # fmt: skip

@@ -14,10 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 from PIL import Image
 
 from fcnseg.data import CityScenes
 from fcnseg.user_cache import user_cache
+
+settings.register_profile("fcnseg", deadline=None)  # a machine may be busy
+settings.load_profile("fcnseg")
 
 SHARED = Path(__file__).parents[2] / "shared"
 
