@@ -116,10 +116,10 @@ def test_the_table_prices_what_is_computed(padding: str, head: dict[str, int]) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fc_channels": 0}, "fc_channels=0: expected a whole number from 1 on"),
-        ({"fc_channels": 2.5}, "fc_channels=2.5: expected a whole number from 1 on"),
-        ({"fc_channels": True}, "fc_channels=True: expected a whole number from 1 on"),
-        ({"fc6_rank": -1}, "fc6_rank=-1: expected a whole number from 1 on"),
+        ({"fc_channels": 0}, "fc_channels=0: expected 1 to "),
+        ({"fc_channels": 2.5}, "fc_channels=2.5: expected 1 to "),
+        ({"fc_channels": True}, "fc_channels=True: expected 1 to "),
+        ({"fc6_rank": -1}, "fc6_rank=-1: expected 1 to "),
         ({"fc6_rank": 209}, "fc6_rank=209: expected at most 208, the rank of the whole fc6"),
         ({"fc6_rank": 25, "fc_channels": 24}, "fc6_rank=25: expected at most 24"),
     ],

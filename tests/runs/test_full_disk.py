@@ -1,0 +1,71 @@
+"""A disk that fills up at any moment of a run: one line, nothing that is half written, and a run that goes on."""
+
+import errno
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pytorch_lightning import Callback
+
+from fcnseg.training.checkpoints import is_whole
+from tests.commands.processes import SETTINGS
+
+
+class Fill(Callback):
+    """Leaves no byte on the run's disk at the first call of one of Lightning's hooks after the first epoch."""
+
+    def __init__(self, hook: str, folder: str) -> None:
+        self.folder = Path(folder)
+        setattr(self, hook, self._fill)
+
+    def _fill(self, trainer, pl_module, *_) -> None:
+        if trainer.current_epoch == 0 or (self.folder.parent / "filled").exists():
+            return
+        (self.folder.parent / "filled").touch()
+        try:
+            with (self.folder.parent / "filling").open("ab", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC  # noqa: PT017 - which ends the loop
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 megabytes in memory."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", place], capture_output=True
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("no file system may be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_epoch_start", "on_fit_end"])
+def test_a_disk_that_fills_up_costs_nothing_but_time(fcnseg, disk, capsys, hook):
+    train = ["train", *SETTINGS, f"hydra.run.dir={disk}/run", "trainer.max_epochs=2", "trainer.log_every_n_steps=1"]
+    train = [word for word in train if word != "logger.tensorboard=null"]
+    train += ["data.train.real.length=4", "data.train.synthetic.length=4", "data.val.length=1", "resume=auto"]
+    fill = f"+callbacks.fill={{_target_: tests.runs.test_full_disk.Fill, hook: {hook}, folder: '${{folder}}'}}"
+    assert fcnseg(*train, fill) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    assert shown.strip().splitlines()[-1].endswith("No space left on device")
+    checkpoints = list((disk / "run" / "checkpoints").glob("*.ckpt"))
+    assert checkpoints
+    assert all(map(is_whole, checkpoints))
+    for path in (disk / "run").rglob("*.json"):
+        json.loads(path.read_text())
+    assert not list((disk / "run").glob("**/.*")), "no file that was begun"
+    (disk / "filling").unlink()
+    assert fcnseg(*train, fill) == 0, capsys.readouterr().err
+    with np.load(disk / "run" / "confusions.npz") as confusions:
+        assert len(confusions["matrices"]) == 1
