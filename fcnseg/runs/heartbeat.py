@@ -92,8 +92,10 @@ class Heartbeat(Callback):
 
     def loss(self) -> str | None:
         """After an error: the process whose end it comes from, as one line; None where all seem to be there."""
+        if self._over is None:
+            return None
         deadline = time.monotonic() + (ROLL_CALL if self.rank == 0 else 2 * ROLL_CALL)  # the first one tells the others
-        while self._over is not None and self.lost is None and time.monotonic() < deadline:
+        while self.lost is None and time.monotonic() < deadline:
             if silent := [rank for rank, (_, heard) in self.watched.items() if time.monotonic() - heard > ROLL_CALL]:
                 self._lose(f"{self._name(silent[0])} is gone")
             time.sleep(0.1)
@@ -126,7 +128,7 @@ class Heartbeat(Callback):
                 self._lose(f"{self._name(rank)} has given no sign of life for {self.within:g} seconds")
         for number, child in enumerate(self.children, start=1):
             if child.poll():
-                self._lose(f"{self._name(number)} {_ended(child.returncode)}")
+                self._lose(f"{self._name(self.rank + number)} {_ended(child.returncode)}")
         if self.launcher not in (None, os.getppid()):
             self._lose(f"the launcher of {self._name(self.rank)} is gone")
         if self.rank > 0 and self.store.check(["lost"]):

@@ -36,3 +36,9 @@ def test_a_process_is_killed_or_hangs(tmp_path: Path, how: signal.Signals, told:
 def test_what_is_no_time_is_refused(within: object) -> None:
     with pytest.raises(InputError, match=r"callbacks.heartbeat.within=.*: expected seconds above 0"):
         Heartbeat(within)  # type: ignore[arg-type]
+
+
+def test_one_process_has_nobody_to_lose() -> None:
+    heartbeat = Heartbeat()
+    assert heartbeat.loss() is None
+    heartbeat.stop()
