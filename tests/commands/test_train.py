@@ -234,7 +234,9 @@ def test_separate_statistics_need_every_domain_in_every_process(fcnseg, camvid, 
     expected = "a batch has 1 samples of a domain for 2 processes; expected one for each; raise data.batch_size"
     assert capsys.readouterr().err.strip() == f"fcnseg: domain_statistics=separate: {expected}"
     assert fcnseg(*settings(camvid, epochs=1), *bgc, "data.mixing=pooled") == 2
-    assert capsys.readouterr().err.strip().endswith("needs data.mixing=balanced with several processes or micro-batches")
+    assert (
+        capsys.readouterr().err.strip().endswith("needs data.mixing=balanced with several processes or micro-batches")
+    )
 
 
 @pytest.mark.slow
