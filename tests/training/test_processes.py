@@ -173,13 +173,13 @@ def test_without_seeds_or_training_dropout_is_torchs() -> None:
 
 @pytest.mark.slow
 def test_two_processes_end_with_the_weights_of_one(tmp_path: Path) -> None:
-    """With dropout and very unequal ignored areas: after 50 steps to 1e-5 of the weights, in float64 to the last.
+    """With dropout and very unequal ignored areas: after 20 steps to 1e-5 of the weights, in float64 to the last.
 
     The one process has batches in one piece, also where the two have theirs in three micro-batches.
     """
     script = runpy.run_path(str(SCRIPT))
     trainings = [
-        ("batch normalisation and dropout", "32-true", 50, None),
+        ("batch normalisation and dropout", "32-true", 20, None),
         ("batch normalisation and dropout", "64-true", 8, None),
         ("class weights", "32-true", 8, None),
         ("accumulated gradients", "32-true", 4, None),
