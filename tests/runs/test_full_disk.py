@@ -2,9 +2,6 @@
 
 import errno
 import json
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,24 +31,11 @@ class Fill(Callback):
             assert error.errno == errno.ENOSPC  # noqa: PT017 - which ends the loop
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 megabytes in memory."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", place], capture_output=True
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("no file system may be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_epoch_start", "on_fit_end"])
 def test_a_disk_that_fills_up_costs_nothing_but_time(fcnseg, disk, capsys, hook):
-    train = ["train", *SETTINGS, f"hydra.run.dir={disk}/run", "trainer.max_epochs=2", "trainer.log_every_n_steps=1"]
+    home = disk(64)
+    train = ["train", *SETTINGS, f"hydra.run.dir={home}/run", "trainer.max_epochs=2", "trainer.log_every_n_steps=1"]
     train = [word for word in train if word != "logger.tensorboard=null"]
     train += ["data.train.real.length=4", "data.train.synthetic.length=4", "data.val.length=1", "resume=auto"]
     fill = f"+callbacks.fill={{_target_: tests.runs.test_full_disk.Fill, hook: {hook}, folder: '${{folder}}'}}"
@@ -59,13 +43,13 @@ def test_a_disk_that_fills_up_costs_nothing_but_time(fcnseg, disk, capsys, hook)
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
     assert shown.strip().splitlines()[-1].endswith("No space left on device")
-    checkpoints = list((disk / "run" / "checkpoints").glob("*.ckpt"))
+    checkpoints = list((home / "run" / "checkpoints").glob("*.ckpt"))
     assert checkpoints
     assert all(map(is_whole, checkpoints))
-    for path in (disk / "run").rglob("*.json"):
+    for path in (home / "run").rglob("*.json"):
         json.loads(path.read_text())
-    assert not list((disk / "run").glob("**/.*")), "no file that was begun"
-    (disk / "filling").unlink()
+    assert not list((home / "run").glob("**/.*")), "no file that was begun"
+    (home / "filling").unlink()
     assert fcnseg(*train, fill) == 0, capsys.readouterr().err
-    with np.load(disk / "run" / "confusions.npz") as confusions:
+    with np.load(home / "run" / "confusions.npz") as confusions:
         assert len(confusions["matrices"]) == 1

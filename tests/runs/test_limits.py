@@ -63,17 +63,9 @@ def test_a_checkpoint_is_as_large_as_was_told(train) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path):
-    """A file system of two megabytes in memory."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], capture_output=True
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("no file system may be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+def small_disk(disk) -> Path:
+    """Of two megabytes."""
+    return disk(2)
 
 
 def test_a_disk_without_room_for_the_checkpoints_is_refused_with_both_numbers(train, small_disk, capsys) -> None:
