@@ -22,7 +22,7 @@ FREE = (
     *("trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     *("data.outside", "data.train.described.outside", "data.val.outside"),
 )
-"""Settings that change nothing of what a sound training learns: a run may go on with others, or without them."""
+"""Settings that change nothing of what a sound training learns but by roundings: a run may go on with others."""
 
 
 def output_folder() -> Path:
