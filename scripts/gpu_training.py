@@ -20,6 +20,7 @@ from pytorch_lightning import Trainer, seed_everything
 from same_training import Losses, compare
 
 from fcnseg.commands.configuration import config_folder, register_models
+from fcnseg.models.sharded import read_checkpoint
 from fcnseg.runs.building import build_data, build_module, build_trainer
 from fcnseg.runs.execution import silence_warnings
 
@@ -171,7 +172,8 @@ def _two_processes(settings: Settings, overrides: list[str], backend: str, folde
     """The weights that `fcnseg train` ends with as one process on each of two machines, which are this one."""
     running = _start_two(settings, overrides, backend, folder)
     wait_for_all(running, PATIENCE)
-    return torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    weights: dict[str, torch.Tensor] = read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"]
+    return weights
 
 
 def _start_two(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fcnseg.atomic import replacing
+from fcnseg import atomic
+from fcnseg.atomic import exchange, remove, replacing
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
@@ -58,3 +59,23 @@ def test_a_durable_write_is_on_the_disk_before_it_takes_the_place_of_the_old_one
         temporary.write_text("new")
     assert asked == [("fsync", temporary), ("replace", temporary), ("fsync", tmp_path)]
     assert (tmp_path / "a").read_text() == "new"
+
+
+@pytest.mark.parametrize("by_the_system", [True, False])
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_file_and_a_folder_change_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_the_system: bool, folder: bool
+) -> None:
+    if not by_the_system:  # as over NFS
+        monkeypatch.setattr(atomic, "_exchanged", lambda *_: False)
+    new, path = tmp_path / "new", tmp_path / "path"
+    for place, is_folder in ((new, folder), (path, not folder)):
+        file = place / "content" if is_folder else place
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(place.name)
+    old = exchange(new, path)
+    assert path.is_dir() == folder
+    assert (path / "content" if folder else path).read_text() == "new"
+    assert (old if folder else old / "content").read_text() == "path"
+    remove(old)
+    assert list(tmp_path.iterdir()) == [path]

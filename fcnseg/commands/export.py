@@ -25,7 +25,12 @@ from fcnseg.export.proof import AGREEMENT, name_of_refused, stand_ins
 from fcnseg.export.triton import config_text
 from fcnseg.inference.exported import load_exported
 from fcnseg.models import FCN, from_pretrained
+from fcnseg.models.sharded import is_sharded, read_checkpoint
 from fcnseg.runs.building import build_data, resize_as
+from fcnseg.training.checkpoints import write
+
+OTHERS = "triton", "checkpoint"
+"""Formats that are more, or less, than the network in one file."""
 
 PICTURED = 2
 """Images that are shown beside each other."""
@@ -42,6 +47,9 @@ ELSEWHERE = {
 def run(config: DictConfig) -> None:
     checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
     output = Path(require_value(config, "output", "model.onnx"))
+    if config.format == "checkpoint":
+        write_plain(Path(checkpoint), output)
+        return
     recipe = recipe_of(config)
     triton = config.format == "triton"
     if not triton:
@@ -61,6 +69,25 @@ def run(config: DictConfig) -> None:
         print(f"mean IoU  {proof.mean_iou[0]:.4f} in PyTorch, {proof.mean_iou[1]:.4f} exported")
 
 
+def write_plain(checkpoint: Path, output: Path) -> None:
+    """Make one plain file of a sharded checkpoint, that of any training: with the optimiser's state, to go on from.
+
+    Raises:
+        InputError: when it is none, or the file cannot be written.
+    """
+    if not is_sharded(checkpoint):
+        raise InputError(f"checkpoint={checkpoint}: expected the folder of a sharded checkpoint for format=checkpoint")
+    if output.suffix != ".ckpt" or output.is_dir():
+        raise InputError(f"output={output}: expected a file, such as model.ckpt")
+    require_writable(output.parent)
+    try:
+        with replacing(output, durable=True) as temporary:
+            write(read_checkpoint(checkpoint), temporary)
+    except OSError as error:
+        raise unwritable(output, error) from error
+    print(f"{output}  {size_of(output)}")
+
+
 def recipe_of(config: DictConfig) -> Recipe:
     """
     Raises:
@@ -72,8 +99,8 @@ def recipe_of(config: DictConfig) -> Recipe:
         raise InputError(f"format=tensorrt: {missing} is missing; {ELSEWHERE[name]}")
     if name in ELSEWHERE:
         raise InputError(f"format={name}: {ELSEWHERE[name]}")
-    if name not in (*FORMATS, "triton"):
-        raise InputError(f"format={name}: expected one of {', '.join((*FORMATS, 'triton'))}")
+    if name not in (*FORMATS, *OTHERS):
+        raise InputError(f"format={name}: expected one of {', '.join((*FORMATS, *OTHERS))}")
     kind = "onnx" if name == "triton" else name
     size = tuple(config.size) if config.size is not None else None
     return Recipe(kind, str(config.precision), bool(config.normalise), bool(config.argmax), size)

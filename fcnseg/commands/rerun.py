@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 import fcnseg
 from fcnseg.commands.common import require_value
 from fcnseg.errors import InputError
-from fcnseg.models.pickles import read_torch
+from fcnseg.models.sharded import read_checkpoint
 from fcnseg.runs.folder import holds_run, last_checkpoint, relative, saved_config
 from fcnseg.runs.surroundings import read_sessions
 
@@ -52,7 +52,7 @@ def differences(old: Path, new: Path) -> list[str]:
     lines = [
         f"{'' if before == after else 'not '}the same scores: mean IoU {before['mean_iou']}, now {after['mean_iou']}"
     ]
-    checkpoints = [path for path in (last_checkpoint(old), last_checkpoint(new)) if path.is_file()]
+    checkpoints = [path for path in (last_checkpoint(old), last_checkpoint(new)) if path.exists()]
     if len(checkpoints) == 2:
         lines.append(_weights(*checkpoints))
     changed = sorted(_changed(_session(old), _session(new)))
@@ -68,7 +68,7 @@ def _scores(folder: Path) -> dict[str, Any]:
 
 
 def _weights(one: Path, other: Path) -> str:
-    states = [read_torch(path)["state_dict"] for path in (one, other)]
+    states = [read_checkpoint(path, optimizers=False)["state_dict"] for path in (one, other)]
     different = [
         name for name in states[0] if name not in states[1] or not torch.equal(states[0][name], states[1][name])
     ]

@@ -21,8 +21,8 @@ from fcnseg.errors import InputError, refuse_endless
 from fcnseg.models.build import build
 from fcnseg.models.description import build_from
 from fcnseg.models.fcn import FCN
-from fcnseg.models.pickles import read_torch
 from fcnseg.models.saving import CONFIG, LIBRARY, PROVENANCE, WEIGHTS
+from fcnseg.models.sharded import is_sharded, read_checkpoint, read_head
 from fcnseg.models.sources import DEMO
 from fcnseg.models.spec import ModelSpec, read_spec
 
@@ -66,7 +66,7 @@ def from_pretrained(
 def _load(path: Path) -> FCN:
     if path.name in (CONFIG, WEIGHTS):
         path = path.parent
-    if path.is_dir():
+    if path.is_dir() and not is_sharded(path):
         return _load_folder(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder, and no name on the Hub, which would be user/name")
@@ -140,10 +140,10 @@ def load_checkpoint(path: str | Path) -> FCN:
         InputError: when the file is missing, damaged, or no fcnseg checkpoint.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.is_file() and not is_sharded(path):
         raise InputError(f"{path}: no such checkpoint")
     try:
-        content: dict[str, Any] = read_torch(path, "not an fcnseg checkpoint")
+        content: dict[str, Any] = read_checkpoint(path, "not an fcnseg checkpoint", optimizers=False)
         spec = dict(content["hyper_parameters"]["spec"])
         prefix = "model."
         state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
@@ -156,6 +156,21 @@ def load_checkpoint(path: str | Path) -> FCN:
     model = rebuild(spec, state, path, path)
     model.provenance = provenance
     return model
+
+
+def checkpoint_spec(path: str | Path) -> ModelSpec:
+    """The spec of the model that a checkpoint holds; of a folder of shards no weights are read.
+
+    Raises:
+        InputError: as `load_checkpoint`.
+    """
+    if not is_sharded(path):
+        return load_checkpoint(path).spec
+    try:
+        spec = dict(read_head(Path(path))["hyper_parameters"]["spec"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not an fcnseg checkpoint, or damaged") from error
+    return read_spec(spec, str(path))
 
 
 def rebuild(spec: dict[str, Any], state: Mapping[str, Any], described_in: Path, weights_in: Path) -> FCN:

@@ -16,6 +16,7 @@ from fcnseg.errors import InputError
 from fcnseg.models.caffemodel import read_caffemodel
 from fcnseg.models.names import parse_name
 from fcnseg.models.pickles import read_torch
+from fcnseg.models.sharded import is_sharded, read_checkpoint
 from fcnseg.models.spec import CAFFE_PREPARATION, Preparation
 from fcnseg.models.timm_backbones import TimmBackbone
 
@@ -58,6 +59,8 @@ def read_source(source: str | Path | Mapping[str, Any]) -> Source:
     path = DEMO if source == "demo" else Path(source)
     if path.suffix == ".caffemodel":
         return from_blobs(str(path), read_caffemodel(path))
+    if is_sharded(path):
+        return from_state_dict(str(path), read_checkpoint(path, optimizers=False))
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         raise InputError(

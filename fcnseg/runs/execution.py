@@ -16,7 +16,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from fcnseg.data import SegmentationData
 from fcnseg.data.dataset import is_labelled
 from fcnseg.errors import InputError, mistake
-from fcnseg.models import FCN, load_checkpoint
+from fcnseg.models import FCN
+from fcnseg.models.loading import checkpoint_spec
+from fcnseg.models.sharded import is_sharded
 from fcnseg.runs.building import (
     build_data,
     build_module,
@@ -61,7 +63,7 @@ def execute(config: DictConfig, folder: Path) -> float | None:
         check_new(config, folder)
     if config.stages is not None:
         return run_stages(config, folder)
-    if config.resume is not None and not Path(config.resume).is_file():
+    if config.resume is not None and not Path(config.resume).is_file() and not is_sharded(config.resume):
         is_folder = Path(config.resume).is_dir()
         reason = "a folder; expected a checkpoint, or settings with stages" if is_folder else "no such checkpoint"
         raise InputError(f"resume={config.resume}: {reason}")
@@ -162,7 +164,7 @@ def check_resume(path: str, model: FCN) -> None:
     Raises:
         InputError: naming the first setting that differs.
     """
-    saved, ours = load_checkpoint(path).spec.to_dict(), model.spec.to_dict()
+    saved, ours = checkpoint_spec(path).to_dict(), model.spec.to_dict()
     for key, value in ours.items():
         if value != saved[key]:
             raise InputError(f"resume={path}: its model has {key}={saved[key]}, this run {key}={value}")

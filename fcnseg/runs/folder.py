@@ -45,7 +45,7 @@ def checkpoint_to_resume(folder: Path) -> Path | None:
     last = last_checkpoint(folder)
     previous = last.with_name(PREVIOUS)
     if is_whole(last) or not is_whole(previous):
-        return last if last.is_file() else None
+        return last if last.exists() else None
     print(f"damaged     {relative(last)}; goes on from {previous.name}")
     return previous
 

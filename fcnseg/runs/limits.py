@@ -18,6 +18,7 @@ from fcnseg.data.dataset import is_labelled, read_mask
 from fcnseg.data.statistics import spread
 from fcnseg.errors import InputError, causes, mistake, vanished
 from fcnseg.memory import IN_TRAINING, available_memory, full_memory
+from fcnseg.models.sharded import files_of
 from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import LastCheckpoint
 
@@ -85,7 +86,8 @@ def check_space(trainer: Trainer, size: int, folder: Path) -> None:
     number = sum(number for _, number in kept)
     if not number or "://" in str(folder):
         return
-    there = sum(path.stat().st_size for home in {home for home, _ in kept} for path in home.glob("*.ckpt"))
+    written = (path for home in {home for home, _ in kept} for path in home.glob("*.ckpt"))
+    there = sum(file.stat().st_size for path in written for file in files_of(path))
     needed = max(0, number * size - there) + size + BESIDE
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if (free := shutil.disk_usage(nearest).free) < needed:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEn
 from pytorch_lightning.utilities import rank_zero_only
 
 from fcnseg.errors import InputError, mistake
+from fcnseg.models.sharded import files_of
 from fcnseg.runs.folder import relative
 from fcnseg.runs.heartbeat import Lost, heartbeat_of
 from fcnseg.runs.meeting import First, Other, Started, open_store, started
@@ -41,12 +42,14 @@ class Training:
         folder: where its checkpoints and scores go.
         resume: the checkpoint that it goes on from.
         port: where its processes find one another, on the first one's machine; None: Lightning's choice.
+        files: of this run that it starts from, which only the first process's disk need have.
     """
 
     config: DictConfig
     folder: Path
     resume: str | None
     port: int | None = None
+    files: Sequence[Path] = ()
 
 
 def told() -> Training | None:
@@ -130,10 +133,10 @@ def preparing(training: Training, meeting: First | Other | None) -> Iterator[Tra
         yield training
         return
     if isinstance(meeting, First):
-        training = replace(training, port=find_free_network_port())
+        training = replace(training, port=find_free_network_port(), files=_begun_from(training))
         meeting.tell(_written(training))
     try:
-        for number, path in enumerate(_begun_from(training)):
+        for number, path in enumerate(training.files):
             meeting.share(f"file {number}", path)
         yield training
     except BaseException as error:
@@ -143,10 +146,10 @@ def preparing(training: Training, meeting: First | Other | None) -> Iterator[Tra
 
 
 def _begun_from(training: Training) -> list[Path]:
-    """Files of this run that the training starts from, which only the first process's disk need have."""
+    """See `Training.files`."""
     weights, run = training.config.model.get("weights"), training.folder.absolute().parent
-    files = [] if training.resume is None else [Path(training.resume)]
-    return [*files, Path(weights)] if weights and Path(weights).absolute().is_relative_to(run) else files
+    files = [] if training.resume is None else files_of(training.resume)
+    return [*files, *files_of(weights)] if weights and Path(weights).absolute().is_relative_to(run) else files
 
 
 @contextmanager
@@ -237,7 +240,8 @@ def _written(training: Training) -> str:
 def _read(text: str) -> Training:
     written = OmegaConf.create(text)
     assert isinstance(written, DictConfig)
-    return Training(written.config, Path(written.folder), written.resume, written.port)
+    files = [Path(path) for path in written.files]
+    return Training(written.config, Path(written.folder), written.resume, written.port, files)
 
 
 def _relative(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Writing checkpoints so that a full disk or a killed job cannot damage one."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +15,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from fcnseg.atomic import replacing
+from fcnseg.atomic import exchange, remove, replacing, write_through
 from fcnseg.errors import InputError
+from fcnseg.models.sharded import is_sharded, pieces_of, read_checkpoint, read_head
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 """The checkpoint to go on from, and the one that was it before."""
@@ -40,16 +42,48 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         require_finite(checkpoint, path)
         path = Path(path)
-        home = path.absolute().parent
-        if home in self._homes and not home.is_dir():  # made again, it would lie on whatever disk is there instead
-            raise InputError(f"{path}: not written, since the folder is gone that checkpoints were written to")
+        self.require_home(path)
         with replacing(path, durable=True) as temporary:
             write(checkpoint, temporary)
-            if not is_whole(temporary):
-                raise InputError(f"{path}: what was written does not read back; the disk may be failing")
+            require_whole(temporary, path)
             if path.name == LAST:
                 keep(path, path.with_name(PREVIOUS))
-        self._homes.add(home)
+        self._homes.add(path.absolute().parent)
+
+    def load_checkpoint(
+        self, path: _PATH, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        if "://" not in str(path) and is_sharded(path):
+            content: dict[str, Any] = read_checkpoint(path)
+            return content
+        return super().load_checkpoint(path, map_location, weights_only)
+
+    def require_home(self, path: Path) -> None:
+        """Refuse to make the folder again that checkpoints were written to: it would lie on whatever disk is there now.
+
+        Raises:
+            InputError: naming the checkpoint.
+        """
+        home = path.absolute().parent
+        if home in self._homes and not home.is_dir():
+            raise InputError(f"{path}: not written, since the folder is gone that checkpoints were written to")
+
+    def put(self, folder: Path, path: Path) -> None:
+        """Put a folder that was written beside its target in the target's place, and keep the last but one."""
+        require_whole(folder, path)
+        if path.exists():
+            old = exchange(folder, path)
+            if path.name == LAST and is_whole(old):
+                previous = path.with_name(PREVIOUS)
+                remove(previous)
+                old.rename(previous)
+            else:
+                remove(old)
+        else:
+            folder.rename(path)
+        if os.name == "posix":
+            write_through(path.parent)
+        self._homes.add(path.absolute().parent)
 
 
 class BesideTraining(AtomicCheckpointIO):
@@ -66,10 +100,15 @@ class BesideTraining(AtomicCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
         require_finite(checkpoint, path)
+        save = super().save_checkpoint
+        self.beside(checkpoint, lambda snapshot: save(snapshot, path, storage_options))
+
+    def beside(self, checkpoint: dict[str, Any], write: Callable[[dict[str, Any]], None]) -> None:
+        """Write a copy of a checkpoint in the thread, when what it writes already is written."""
         self._wait()
         snapshot = apply_to_collection(checkpoint, torch.Tensor, lambda values: values.detach().to("cpu", copy=True))
         self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
-        self._writing = self._thread.submit(super().save_checkpoint, snapshot, path, storage_options)
+        self._writing = self._thread.submit(write, snapshot)
 
     def teardown(self) -> None:
         try:
@@ -100,8 +139,23 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
             raise
 
 
+def require_whole(written: Path, path: Path) -> None:
+    """
+    Raises:
+        InputError: naming `path`, when what was written for it does not read back.
+    """
+    if not is_whole(written):
+        raise InputError(f"{path}: what was written does not read back; the disk may be failing")
+
+
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint's table of contents, at its end, is there and fits the file; its values are not read."""
+    """Whether a checkpoint's table of contents is there and fits the file, or files; its values are not read."""
+    if path.is_dir():
+        try:
+            pieces_of(path, read_head(path))
+        except InputError:
+            return False
+        return True
     try:
         with ZipFile(path) as file:
             return any(name.endswith("/data.pkl") for name in file.namelist())
@@ -110,8 +164,11 @@ def is_whole(path: Path) -> bool:
 
 
 def keep(path: Path, previous: Path) -> None:
-    """Let a whole checkpoint have a second name, where the file system has hard links."""
-    if path.is_file() and is_whole(path):
+    """Let a whole checkpoint have a second name, where the file system has hard links; a folder is renamed."""
+    if path.is_dir() and is_whole(path):
+        remove(previous)
+        path.rename(previous)
+    elif path.is_file() and is_whole(path):
         with suppress(OSError), replacing(previous) as temporary:
             os.link(path, temporary)
 

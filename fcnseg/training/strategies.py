@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
+from lightning_fabric.utilities.types import _PATH
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, ParallelStrategy
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -15,6 +16,9 @@ from fcnseg.errors import InputError
 from fcnseg.models import FCN
 from fcnseg.models.loading import rebuild
 from fcnseg.models.product import ProductConv2d
+from fcnseg.models.sharded import is_sharded
+from fcnseg.training.checkpoints import AtomicCheckpointIO, BesideTraining
+from fcnseg.training.sharding import load_sharded, load_whole, save_sharded
 
 COMPRESSIONS = {"none": None, "bfloat16": bf16_compress_hook}
 
@@ -61,19 +65,47 @@ class DataParallel(DDPStrategy):
 class FullySharded(ModelParallelStrategy):
     """Every process has its share of weights, gradients and the optimiser's state (torch's FSDP2 through Lightning).
 
-    A layer's weights are gathered from all processes while it computes. Checkpoints are whole, in one plain file: a run
-    goes on from them on any number of processes, with `trainer=ddp` or on one too, and everything else reads them.
+    A layer's weights are gathered from all processes while it computes. A run goes on from its checkpoints on any
+    number of processes, with `trainer=ddp` or on one too, and everything else reads them.
 
     Args:
+        sharded_checkpoints: a folder into which every process writes its share, and no process has more than that in
+            memory; all machines must share it. False: one plain file, which the first process writes, with everything
+            in its memory meanwhile.
         options: those of `ModelParallelStrategy`, such as `process_group_backend`.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, **options)
+    def __init__(self, *, sharded_checkpoints: bool = True, **options: Any) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=sharded_checkpoints, **options)
+        self._beside: Any = None
 
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: _PATH, storage_options: Any | None = None) -> None:
+        if not self._save_distributed_checkpoint:
+            ParallelStrategy.save_checkpoint(self, checkpoint, filepath, storage_options)
+            return
+        path, files = Path(self.broadcast(filepath)), self.checkpoint_io
+        assert isinstance(files, AtomicCheckpointIO)
+        if isinstance(files, BesideTraining):
+            # A group of its own: what the processes agree on in the thread must not mix with what they train by.
+            group = self._beside = self._beside or torch.distributed.new_group(backend="gloo")
+            files.beside(checkpoint, lambda snapshot: save_sharded(snapshot, path, files, group))
+        else:
+            save_sharded(checkpoint, path, files)
+
+    def teardown(self) -> None:
+        self.checkpoint_io.teardown()  # which Lightning leaves out here: a checkpoint may still be being written
+        super().teardown()
+
+    def load_checkpoint(self, checkpoint_path: _PATH, weights_only: bool | None = None) -> dict[str, Any]:
+        path = Path(self.broadcast(checkpoint_path))
+        assert self.model is not None
+        assert self.lightning_module is not None
+        load = load_sharded if is_sharded(path) else load_whole
+        return load(path, self.model, self.optimizers, self.lightning_module.strict_loading)
 
 
 def shard(model: FCN, mesh: DeviceMesh) -> None:

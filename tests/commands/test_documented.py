@@ -41,6 +41,7 @@ LEFT_OUT = {
     "python scripts/speed_ladder.py": "takes hours: tests/scripts",
     "protocol=synthia_to_cityscapes": "wants a network of 19 classes: test_evaluate.py",
     "data.packed=s3://": "wants an object store: tests/data/storage/test_object_store.py",
+    "format=checkpoint": "wants a run on several processes: test_fsdp.py",
     "format=litert": "wants an environment of its own: tests/export",
     "fcnseg rerun": "wants a run: test_rerun.py",
     "python scripts/gpu_report.py": "wants a GPU: tests/scripts",

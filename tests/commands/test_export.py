@@ -57,7 +57,7 @@ def test_a_file_that_does_not_hold_gets_another_name(fcnseg, model, capsys) -> N
         (("output=model.xml",), "output=model.xml: format=onnx is written as .onnx"),
         (
             ("format=jpeg", "output=m.onnx"),
-            "format=jpeg: expected one of onnx, openvino, torch_export, aoti, litert, executorch, triton",
+            "format=jpeg: expected one of onnx, openvino, torch_export, aoti, litert, executorch, triton, checkpoint",
         ),
         (("precision=int8", "output=m.onnx"), "precision=int8: needs images to calibrate by; give data=NAME"),
         (("format=tensorrt", "output=m.plan"), "format=tensorrt: a GPU is missing; build it from ONNX"),
