@@ -6,8 +6,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities import rank_zero_only
 from yaml import YAMLError
 
@@ -113,6 +117,9 @@ def saved_config(folder: Path) -> DictConfig:
 def check_settings(config: DictConfig, folder: Path) -> None:
     """Refuse to go on with other settings than the run in `folder` began with.
 
+    A setting that its version did not know yet is none where it has the default of today: new ones have what was done
+    before for their default.
+
     Raises:
         InputError: naming the first setting that differs.
     """
@@ -125,18 +132,44 @@ def check_settings(config: DictConfig, folder: Path) -> None:
     ours = OmegaConf.to_container(config, resolve=True)
     theirs = OmegaConf.to_container(saved, resolve=True)
     for key, now, then in _differences(ours, theirs):
-        if not any(f"{key}.".startswith(f"{free}.") for free in FREE):
-            raise InputError(f"resume={folder}: it began with {key}={shown(then)}, this run has {key}={shown(now)}")
+        if any(f"{key}.".startswith(f"{free}.") for free in FREE) or (then is ABSENT and now == _default(key)):
+            continue
+        began = f"without {key}" if then is ABSENT else f"with {key}={shown(then)}"
+        raise InputError(f"resume={folder}: it began {began}, this run has {key}={shown(now)}")
+
+
+ABSENT = object()
+"""For the value of a setting that a saved config does not have."""
+
+
+def _default(key: str) -> Any:
+    """A setting's value in today's configs, with the options that were chosen, and with no value that was given."""
+    if not HydraConfig.initialized() or not GlobalHydra.instance().is_initialized():
+        return None
+    hydra = HydraConfig.get()
+    chosen = [f"{group}={option}" for group, option in hydra.runtime.choices.items() if _is_plain(group) and option]
+    try:
+        value = OmegaConf.select(compose(hydra.job.config_name, chosen), key)
+    except (HydraException, OmegaConfBaseException):  # of configs of the user's own, perhaps
+        return None
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _is_plain(group: str) -> bool:
+    """Whether a config group has defaults, and not what somebody wants."""
+    return not group.startswith("hydra/") and group not in ("experiment", "regime")
 
 
 def _differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted key and both values of every setting that differs; None for one that is not there."""
+    """Dotted key and both values of every setting that differs: None where ours, `ABSENT` where theirs is not there."""
     if not isinstance(ours, dict) or not isinstance(theirs, dict):
         if ours != theirs:
             yield prefix.rstrip("."), ours, theirs
         return
     for key in dict.fromkeys([*ours, *theirs]):
-        yield from _differences(ours.get(key), theirs.get(key), f"{prefix}{key}.")
+        now, then = ours.get(key), theirs.get(key, ABSENT)
+        if now is not None or then is not ABSENT:
+            yield from _differences(now, then, f"{prefix}{key}.")
 
 
 def shown(value: Any) -> str:

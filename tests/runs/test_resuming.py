@@ -89,6 +89,19 @@ def test_what_is_there_decides(fcnseg, camvid, tmp_path, monkeypatch, capsys):
     assert fcnseg(*command, "seed=3") == 2
     assert capsys.readouterr().err.strip() == refused
 
+    # of a version that did not know some settings, whose defaults are what it did
+    saved = OmegaConf.load(run / "config.yaml")
+    for path in ("lr_rule", "lr_reference_batch", "data.device_batch_size", "callbacks.gradients"):
+        parent, _, key = path.rpartition(".")
+        (OmegaConf.select(saved, parent) if parent else saved).pop(key)
+    OmegaConf.save(saved, run / "config.yaml")
+    assert fcnseg(*command) == 0
+    assert capsys.readouterr().out == f"finished    run, mean IoU {score:.3f}; nothing left to train\n"
+    for setting in ("lr_rule=linear", "data.device_batch_size=2"):
+        assert fcnseg(*command, setting) == 2
+        began = f"it began without {setting.partition('=')[0]}, this run has {setting}"
+        assert capsys.readouterr().err.strip() == f"fcnseg: resume=run: {began}"
+
     # a checkpoint; of the last step, so that there is nothing but to score it
     (run / "metrics.json").unlink()
     assert fcnseg(*command, "seed=3") == 2
