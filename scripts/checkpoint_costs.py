@@ -99,6 +99,7 @@ def process(rank: int, width: float, folder: Path, whole: bool, results: Any) ->
 def divided(width: float, whole: bool) -> list[tuple[float, ...]]:
     """Of each process: its number, seconds and GB of saving, seconds and GB of reading."""
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fcnseg.training.strategies"])  # imports torch once for all
     results = context.Queue()
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         places = [(rank, width, Path(folder), whole, results) for rank in range(PROCESSES)]

@@ -41,7 +41,10 @@ from fcnseg.labels import STREET11
 from fcnseg.models.caffemodel import NetParameter
 from fcnseg.models.description import describe_weights
 from fcnseg.models.pickles import read_torch
+from fcnseg.models.sharded import HEAD, SHARDS, read_checkpoint
 from fcnseg.models.spec import read_spec
+from fcnseg.training.checkpoints import AtomicCheckpointIO
+from fcnseg.training.sharding import save_sharded
 
 Read = Callable[[Path], Any]
 
@@ -225,7 +228,35 @@ def models(folder: Path) -> list[Seed]:
         Seed("pickle", "any.ckpt", saved(checkpoint), read_pickle, make=any_pickle),
         Seed("archive", "any.pth", saved(foreign), describe_weights, make=partial(any_archive, sound=saved(foreign))),
         Seed("metadata", "facts.json", encode(facts), read_facts, facts, encode),
+        *shares(folder, checkpoint),
     ]
+
+
+def shares(folder: Path, checkpoint: dict[str, Any]) -> list[Seed]:
+    """The two files of a checkpoint that one process has written its share of, each beside the other one."""
+    names = [name.removeprefix("model.") for name in checkpoint["state_dict"]]
+    optimizer = {"state": {"x": {"momentum": torch.ones(3, 2)}}, "param_groups": [{"params": ["x", *names]}]}
+    for name in ("shares_head", "shares"):
+        save_sharded({**checkpoint, "optimizer_states": [optimizer]}, folder / name, AtomicCheckpointIO())
+    head, shard = folder / "shares_head" / HEAD, next((folder / "shares").glob("*.safetensors"))
+    plain = read_torch(head)
+
+    def read_shard(path: Path) -> None:
+        """As a shard of the size that the head has for it: others are refused at once."""
+        torch.save({**plain, SHARDS: {path.name: path.stat().st_size}}, path.with_name(HEAD))
+        read_shares(path)
+
+    return [
+        Seed("head of shares", f"shares_head/{HEAD}", head.read_bytes(), read_shares, plain, saved),
+        Seed("share", f"shares/{shard.name}", shard.read_bytes(), read_shard),
+    ]
+
+
+def read_shares(path: Path) -> None:
+    """With the optimisers' state, and as a model."""
+    with suppress(InputError):
+        read_checkpoint(path.parent)
+    fcnseg.from_pretrained(path.parent)
 
 
 def read_pickle(path: Path) -> None:
