@@ -27,7 +27,8 @@ class Backbone(nn.Module, ABC):
     """A trunk and what the head must know of it.
 
     Args:
-        taps: names of the feature maps that `forward` returns, fine to coarse: strides 8, 16 and 32, times the stem's.
+        taps: names of the feature maps that `forward` returns, fine to coarse: strides 8, 16 and 32, and 4 and 2 where
+            the head scores them, times the stem's.
         channels: channels of each tap.
         fc6_kernel: kernel of the classifier's first layer, which the head turns into a convolution.
         fc_channels: channels of fc6 and fc7 in the head.
@@ -96,7 +97,13 @@ def _run(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
 
 
 def _vgg(
-    in_channels: int, padding: str, width: float, stem: int, convolutions: Sequence[int], batch_norm: bool = False
+    in_channels: int,
+    padding: str,
+    width: float,
+    stem: int,
+    finest: int,
+    convolutions: Sequence[int],
+    batch_norm: bool = False,
 ) -> Chain:
     """VGG (Simonyan and Zisserman 2015; VGG-16 is configuration D, VGG-19 E), with or without batch normalisation.
 
@@ -104,7 +111,7 @@ def _vgg(
     """
     strides = {"conv1_1": 2 if stem > 1 else 1, "conv1_2": 2 if stem > 2 else 1}
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    channels = in_channels
+    channels, taps = in_channels, {}
     for block, (number, base) in enumerate(zip(convolutions, (64, 128, 256, 512, 512), strict=True), start=1):
         for i in range(1, number + 1):
             pad = _CAFFE_PADDING * stem if padding == "caffe" and not layers else 1
@@ -115,8 +122,9 @@ def _vgg(
                 layers[f"bn{block}_{i}"] = nn.BatchNorm2d(channels)
             layers[f"relu{block}_{i}"] = nn.ReLU(inplace=True)
         layers[f"pool{block}"] = nn.MaxPool2d(2, 2, ceil_mode=True)
-    channels_of_taps = (scaled(256, width), scaled(512, width), scaled(512, width))
-    return Chain(layers, ("pool3", "pool4", "pool5"), channels_of_taps, 7, scaled(4096, width))
+        if 2**block >= finest:
+            taps[f"pool{block}"] = channels
+    return Chain(layers, tuple(taps), tuple(taps.values()), 7, scaled(4096, width))
 
 
 def _alexnet(
@@ -124,6 +132,7 @@ def _alexnet(
     padding: str,
     width: float,
     stem: int,
+    finest: int,
     channels: Sequence[int],
     groups: Sequence[int],
     normalise: bool,
@@ -145,8 +154,9 @@ def _alexnet(
             layers[f"pool{i}"] = nn.MaxPool2d(3, 2, ceil_mode=True)
         if normalise and i in (1, 2):
             layers[f"norm{i}"] = LocalResponseNorm(5, alpha=1e-4, beta=0.75)
-    tap_channels = (widths[0], widths[1], widths[4])
-    return Chain(layers, ("pool1", "pool2", "pool5"), tap_channels, 6, scaled(4096, width))
+    taps = {"relu1": widths[0]} if finest < 8 else {}
+    taps |= {"pool1": widths[0], "pool2": widths[1], "pool5": widths[4]}
+    return Chain(layers, tuple(taps), tuple(taps.values()), 6, scaled(4096, width))
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):
@@ -158,7 +168,7 @@ class LocalResponseNorm(nn.LocalResponseNorm):
 
 
 class _Builder(Protocol):
-    def __call__(self, in_channels: int, padding: str, width: float, stem: int) -> Backbone: ...
+    def __call__(self, in_channels: int, padding: str, width: float, stem: int, finest: int) -> Backbone: ...
 
 
 BACKBONES: dict[str, _Builder] = {
@@ -171,6 +181,9 @@ BACKBONES: dict[str, _Builder] = {
     "caffenet": partial(_alexnet, channels=(96, 256, 384, 384, 256), groups=(1, 2, 1, 2, 2), normalise=True),
 }
 
+FINEST = {"vgg16": 2, "vgg16_bn": 2, "vgg19": 2, "alexnet": 4, "caffenet": 4}
+"""The stride of the finest tap of each without a strided stem; AlexNet's first convolution strides 4 pixels."""
+
 
 def scaled(channels: int, width: float) -> int:
     """Channel count times width, kept a multiple of 8 (groups divide it, vector units like it)."""
@@ -178,10 +191,16 @@ def scaled(channels: int, width: float) -> int:
 
 
 def create_backbone(
-    name: str, in_channels: int = 3, padding: str = "same", width: float = 1.0, stem: int = 1
+    name: str, in_channels: int = 3, padding: str = "same", width: float = 1.0, stem: int = 1, finest: int = 8
 ) -> Backbone:
-    """Build a backbone by its name in `BACKBONES`; `stem` is 1, 2 or 4, the rest is as `ModelSpec` has checked it."""
-    return BACKBONES[name](in_channels=in_channels, padding=padding, width=width, stem=stem)
+    """Build a backbone by its name in `BACKBONES`.
+
+    Args:
+        in_channels, padding, width: as `ModelSpec` has checked them.
+        stem: 1, 2 or 4.
+        finest: stride of the finest tap, without the stem: 8, 4 or 2, and no less than its `FINEST`.
+    """
+    return BACKBONES[name](in_channels=in_channels, padding=padding, width=width, stem=stem, finest=finest)
 
 
 def initialise(module: nn.Module) -> None:

@@ -23,8 +23,10 @@ def build(spec: ModelSpec) -> FCN:
 
 
 def _backbone(name: ModelName, spec: ModelSpec) -> Backbone:
+    finest = min(name.stride, 8)
     if name.backbone in BACKBONES:
-        return create_backbone(name.backbone, spec.in_channels, spec.padding, spec.width, STEMS.get(name.variant, 1))
+        stem = STEMS.get(name.variant, 1)
+        return create_backbone(name.backbone, spec.in_channels, spec.padding, spec.width, stem, finest)
     if spec.padding != "same" or spec.width != 1:
         raise InputError(f"{name}: padding={spec.padding}, width={spec.width}; timm's backbones take same and 1.0 only")
-    return TimmBackbone(name.backbone, spec.in_channels)
+    return TimmBackbone(name.backbone, spec.in_channels, finest=finest)

@@ -86,7 +86,7 @@ def _describe(source: Source, path: str | Path) -> dict[str, Any]:
 def _model_name(layers: Sequence[str], file: str) -> str:
     if "conv1_1" not in layers:
         return "fcn32s_caffenet"
-    stride = 8 if "score_pool3" in layers else 16 if "score_pool4" in layers else 32
+    stride = next((2**i for i in range(1, 5) if f"score_pool{i}" in layers), 32)
     at_once = {"scale_pool3", "scale_pool4"} & set(layers) or "atonce" in file.replace("-", "")
     trunk = "vgg19" if "conv3_4" in layers else "vgg16"
-    return f"fcn{stride}s_{trunk}" + ("_atonce" if stride < 32 and at_once else "")
+    return f"fcn{stride}s_{trunk}" + ("_atonce" if stride in (16, 8) and at_once else "")

@@ -44,11 +44,11 @@ class Fusion:
 
 
 class FCN(nn.Module, Storable):
-    """FCN-32s, 16s or 8s over a backbone.
+    """FCN-32s, 16s, 8s, 4s or 2s over a backbone.
 
     Args:
-        backbone: the trunk; its taps are at strides 8, 16 and 32, or more with a strided stem.
-        skips: how many of the finer taps are scored and added: 0 for FCN-32s, 1 for 16s, 2 for 8s.
+        backbone: the trunk; its taps are at strides 8, 16 and 32, or from 4 or 2 on, times what a strided stem has.
+        skips: how many of the finer taps are scored and added: 0 for FCN-32s, 1 for 16s, ..., 4 for 2s.
         spec: classes, padding, width, dropout and the preparation of images.
         skip_scales: factors on the skips, coarse to fine, as the at-once networks have them; ones by default.
 
@@ -136,6 +136,8 @@ class FCN(nn.Module, Storable):
                 yield Fusion(tap, aligned_upsampling(name, coarse, fine), 0, scale)
                 coarse = fine
         name = f"upscore{coarse.stride}" if skips else "upscore"
+        if name in names:  # FCN-2s' last step, of a stride of 2 as the first
+            name = f"upscore_{skips[-1]}"
         if self.spec.padding == "caffe":
             layer = upsampling(name, coarse, IMAGE)
             yield Fusion(None, layer, crop_offset(coarse.then(layer), IMAGE))

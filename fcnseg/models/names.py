@@ -1,14 +1,15 @@
 """The names of the models: taking one apart, and finding those that match a pattern."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatch
 
 from fcnseg.errors import InputError
 from fcnseg.models import timm_backbones
-from fcnseg.models.backbones import BACKBONES
+from fcnseg.models.backbones import BACKBONES, FINEST
 
-SKIPS = {32: 0, 16: 1, 8: 2}
+SKIPS = {32: 0, 16: 1, 8: 2, 4: 3, 2: 4}
 """How many of the finer taps an FCN scores and adds, by the stride of its finest scores."""
 
 STEMS = {"": 1, "stem2": 2, "stem4": 4}
@@ -29,10 +30,12 @@ class ModelName:
 
 def _names() -> list[ModelName]:
     """Every name that is listed."""
-    names = [ModelName(stride, backbone, stem) for stride in SKIPS for backbone in BACKBONES for stem in STEMS]
+    finest = {backbone: FINEST[backbone] for backbone in BACKBONES}
+    names = [ModelName(stride, b, stem) for b in finest for stride in SKIPS if stride >= finest[b] for stem in STEMS]
     names += [ModelName(stride, backbone, "atonce") for stride in (16, 8) for backbone in ("vgg16", "vgg19")]
     if timm_backbones.is_installed():
-        names += [ModelName(stride, backbone) for stride in SKIPS for backbone in timm_backbones.OFFERED]
+        offered = timm_backbones.OFFERED
+        names += [ModelName(stride, b) for b in offered for stride in SKIPS if stride >= offered[b]]
     return names
 
 
@@ -40,7 +43,7 @@ def parse_name(name: str) -> ModelName:
     """Take a model's name apart; any backbone of timm with feature maps is understood, listed or not.
 
     Raises:
-        InputError: for an unknown name, with the nearest ones.
+        InputError: for an unknown name, with the nearest ones, and for scores finer than its backbone can have.
     """
     listed = {str(n): n for n in _names()}
     if name in listed:
@@ -49,9 +52,24 @@ def parse_name(name: str) -> ModelName:
     stride = next((s for s in SKIPS if head == f"fcn{s}s"), None)
     if stride and timm_backbones.has_backbone(backbone):
         return ModelName(stride, backbone)
+    if stride and stride < 8:
+        _refuse_finer(name, backbone, listed)
     near = get_close_matches(name, listed, n=3) or list_models("fcn8s_*")
     hint = "" if timm_backbones.is_installed() else "; more backbones come with timm: pip install timm"
     raise InputError(f"unknown model {name!r}; expected one like {', '.join(near)}{hint}")
+
+
+def _refuse_finer(name: str, backbone: str, listed: Mapping[str, ModelName]) -> None:
+    """
+    Raises:
+        InputError: where the backbone's coarser FCNs are listed.
+    """
+    coarser = [n for n in listed.values() if str(n).partition("_")[2] == backbone]
+    if coarser:
+        finest = min(coarser, key=lambda n: n.stride)
+        at_once = finest.variant == "atonce"
+        reason = "the reference has factors for two skips" if at_once else "its trunk has no finer features"
+        raise InputError(f"{name}: {reason}; expected {finest} at the finest")
 
 
 def is_model(name: str) -> bool:

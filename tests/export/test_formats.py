@@ -36,9 +36,9 @@ README = HERE / "README.md"
 def model() -> FCN:
     torch.manual_seed(0)
     model = create_model(
-        "fcn8s_alexnet", num_classes=11, width=0.1, input_size=(96, 128), label_space=STREET11.to_dict()
+        "fcn4s_alexnet", num_classes=11, width=0.1, input_size=(96, 128), label_space=STREET11.to_dict()
     )
-    for name in ("score_fr", "score_pool1", "score_pool2"):
+    for name in ("score_fr", "score_relu1", "score_pool1", "score_pool2"):
         torch.nn.init.normal_(model.get_submodule(name).weight)
     return model.eval()
 

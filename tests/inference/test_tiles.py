@@ -29,6 +29,8 @@ MODELS = {
         ("fcn16s_alexnet", "caffe"),
         ("fcn32s_alexnet", "same"),
         ("fcn8s_resnet18", "same"),
+        ("fcn2s_vgg16", "caffe"),
+        ("fcn4s_alexnet", "same"),
     ]
 }
 

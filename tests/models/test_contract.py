@@ -1,5 +1,7 @@
 """What every listed model keeps to, in both paddings where it has them; a new one joins by being listed.
 
+Of FCN-4s and 2s those over some trunks stand for all, see `tests.models.listed`.
+
 Our own trunks are narrow here, timm's as published. The strides of a backbone are built for images of 3, 5 and 1
 channels in turn; what takes longer is checked on the finest stride, which has all the skips.
 """
@@ -14,10 +16,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fcnseg.models import FCN, create_model, from_pretrained, list_models, load_checkpoint
+from fcnseg.models import FCN, create_model, from_pretrained, load_checkpoint
 from fcnseg.models.backbones import BACKBONES
 from fcnseg.models.names import SKIPS, parse_name
 from fcnseg.models.spec import PADDINGS
+from tests.models.listed import tested_models
 from tests.models.stored import checkpoint
 
 CLASSES = 4
@@ -38,7 +41,7 @@ def is_chain(name: str) -> bool:
 
 def is_finest(name: str) -> bool:
     """Whether no other listed model of this backbone and variant has finer scores."""
-    this, listed = parse_name(name), map(parse_name, list_models())
+    this, listed = parse_name(name), map(parse_name, tested_models())
     return this.stride == min(n.stride for n in listed if (n.backbone, n.variant) == (this.backbone, this.variant))
 
 
@@ -56,8 +59,8 @@ def parameters(names: list[str]) -> list:
 
 
 # pytest gathers the tests of one model by its place in these lists, which is the same in both.
-FINEST = [name for name in list_models() if is_finest(name)]
-OTHERS = [name for name in list_models() if not is_finest(name)]
+FINEST = [name for name in tested_models() if is_finest(name)]
+OTHERS = [name for name in tested_models() if not is_finest(name)]
 every_model = pytest.mark.parametrize("new", parameters(FINEST + OTHERS), indirect=True, scope="module")
 every_backbone = pytest.mark.parametrize("new", parameters(FINEST), indirect=True, scope="module")
 

@@ -16,7 +16,8 @@ SIZES = [(96, 130), (65, 97), (66, 200), (127, 129), (224, 224), (101, 65)]
         ("fcn8s_vgg16_bn", "same"),
         ("fcn8s_vgg16", "caffe"),
         ("fcn16s_alexnet", "same"),  # whose grids lie on pixels
-        ("fcn32s_caffenet", "caffe"),
+        ("fcn4s_caffenet", "caffe"),
+        ("fcn2s_vgg16", "same"),
     ],
 )
 def test_one_program_for_all_sizes(name: str, padding: str) -> None:

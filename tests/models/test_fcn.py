@@ -14,14 +14,15 @@ from torch.nn import functional as F
 
 from fcnseg.errors import InputError
 from fcnseg.geometry import IMAGE, Grid, Layer, path_size
-from fcnseg.models import FCN, create_model, list_models
+from fcnseg.models import FCN, create_model
 from fcnseg.models.backbones import BACKBONES
 from fcnseg.models.names import parse_name
 from fcnseg.models.spec import PADDINGS
 from fcnseg.models.tracing import trace_network
 from fcnseg.models.upsampling import bilinear_kernel, upsampled
+from tests.models.listed import tested_models
 
-CHAINS = [name for name in list_models() if parse_name(name).backbone in BACKBONES]
+CHAINS = [name for name in tested_models() if parse_name(name).backbone in BACKBONES]
 EVERY_MODEL = [(name, padding) for name in CHAINS for padding in PADDINGS]
 EVERY_ALIGNMENT = [(name, padding) for name, padding in EVERY_MODEL if "_bn" not in name and "atonce" not in name]
 
@@ -64,6 +65,9 @@ class TestReference:
             ("fcn16s_vgg16", [5, 27]),
             ("fcn8s_vgg16", [5, 9, 31]),
             ("fcn32s_caffenet", [18]),
+            # Below, not the reference's: by the same algebra, each skip a stride finer.
+            ("fcn4s_vgg16", [5, 9, 17, 33]),
+            ("fcn2s_vgg16", [5, 9, 17, 33, 34]),
         ],
     )
     def test_crops(self, name: str, crops: list[int]) -> None:
@@ -93,13 +97,13 @@ class TestSizes:
     @settings(max_examples=60, deadline=None)
     @given(st.integers(1, 80), st.integers(1, 80))
     def test_of_any_image_with_same_padding(self, height: int, width: int) -> None:
-        for name in ("fcn8s_vgg16", "fcn8s_alexnet", "fcn16s_alexnet"):
+        for name in ("fcn8s_vgg16", "fcn2s_vgg16", "fcn4s_alexnet", "fcn16s_alexnet"):
             self.assert_size(with_scores(name, "same"), (height, width))
 
     @settings(max_examples=15, deadline=None)
     @given(st.integers(1, 80), st.integers(1, 80))
     def test_of_any_image_with_caffe_padding(self, height: int, width: int) -> None:
-        for name in ("fcn8s_alexnet", "fcn16s_vgg16"):
+        for name in ("fcn4s_alexnet", "fcn16s_vgg16", "fcn2s_vgg16"):
             self.assert_size(with_scores(name, "caffe"), (height, width))
 
     @pytest.mark.parametrize(("name", "padding"), [pair for pair in EVERY_MODEL if pair[1] == "caffe"])
@@ -221,7 +225,7 @@ class TestEverySize:
     gradients; beyond the outermost samples, less than a stride from the ends, those are repeated.
     """
 
-    @pytest.mark.parametrize("name", list_models())
+    @pytest.mark.parametrize("name", tested_models())
     def test_weights(self, name: str) -> None:
         with torch.device("meta"):
             model = create_model(name, num_classes=2).eval()

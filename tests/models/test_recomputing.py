@@ -28,7 +28,7 @@ def trained(model: FCN, images: Tensor, masks: Tensor) -> tuple[Tensor, int]:
 
 
 @pytest.mark.parametrize("padding", ["same", "caffe"])
-@pytest.mark.parametrize("name", ["fcn8s_vgg16_bn", "fcn8s_vgg16", "fcn8s_alexnet", "fcn16s_caffenet"])
+@pytest.mark.parametrize("name", ["fcn2s_vgg16_bn", "fcn8s_vgg16", "fcn4s_alexnet", "fcn16s_caffenet"])
 def test_gradients_and_statistics_are_those_of_plain_training(name: str, padding: str) -> None:
     torch.manual_seed(0)
     plain = create_model(name, num_classes=5, width=0.1, padding=padding)

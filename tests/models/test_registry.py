@@ -36,15 +36,20 @@ class TestListModels:
     def test_has_every_stride_of_every_backbone_and_stem(self) -> None:
         backbones = ("alexnet", "caffenet", "vgg16", "vgg16_bn", "vgg19")
         names = {
-            f"fcn{stride}s_{b}{stem}" for stride in (8, 16, 32) for b in backbones for stem in ("", "_stem2", "_stem4")
+            f"fcn{stride}s_{b}{stem}"
+            for stride in (2, 4, 8, 16, 32)
+            for b in backbones
+            for stem in ("", "_stem2", "_stem4")
+            if stride > 2 or "vgg" in b
         }
         names |= {f"fcn{stride}s_{b}_atonce" for stride in (8, 16) for b in ("vgg16", "vgg19")}
-        names |= {f"fcn{stride}s_{b}" for stride in (8, 16, 32) for b in timm_backbones.OFFERED}
+        offered = timm_backbones.OFFERED
+        names |= {f"fcn{s}s_{b}" for s in (2, 4, 8, 16, 32) for b in offered if s > 2 or "convnext" not in b}
         assert list_models() == sorted(names)
 
     def test_takes_shell_patterns(self) -> None:
         assert list_models("fcn8s_*vgg16*stem2") == ["fcn8s_vgg16_bn_stem2", "fcn8s_vgg16_stem2"]
-        assert list_models("*s_caffenet") == ["fcn16s_caffenet", "fcn32s_caffenet", "fcn8s_caffenet"]
+        assert list_models("*s_caffenet") == [f"fcn{stride}s_caffenet" for stride in (16, 32, 4, 8)]
         assert list_models("resnet*") == []
 
     def test_atonce_scales_the_skips_as_the_reference(self) -> None:
@@ -71,6 +76,25 @@ class TestRefusals:
         with pytest.raises(InputError) as error:
             small("zzz")
         assert all(name in str(error.value) for name in list_models("fcn8s_*"))
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("fcn2s_alexnet", "its trunk has no finer features; expected fcn4s_alexnet at the finest"),
+            ("fcn2s_caffenet_stem2", "its trunk has no finer features; expected fcn4s_caffenet_stem2 at the finest"),
+            (
+                "fcn4s_vgg16_atonce",
+                "the reference has factors for two skips; expected fcn8s_vgg16_atonce at the finest",
+            ),
+        ],
+    )
+    def test_scores_finer_than_there_can_be(self, name: str, message: str) -> None:
+        with pytest.raises(InputError, match=f"^{name}: {message}"):
+            small(name)
+
+    def test_scores_finer_than_timms_features(self) -> None:
+        with pytest.raises(InputError, match=r"convnext_tiny has features at strides \[4, 8, 16, 32\], none at 2"):
+            small("fcn2s_convnext_tiny", width=1.0)
 
     @pytest.mark.parametrize(
         ("values", "message"),

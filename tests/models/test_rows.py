@@ -11,7 +11,10 @@ from fcnseg.errors import InputError
 from fcnseg.models import FCN, create_model, optimise
 from fcnseg.models.rows import RowStream
 
-NAMES = ["fcn8s_vgg16", "fcn8s_vgg16_bn_stem2", "fcn16s_alexnet", "fcn8s_caffenet", "fcn32s_vgg16_stem4"]
+NAMES = [
+    "fcn8s_vgg16", "fcn8s_vgg16_bn_stem2", "fcn16s_alexnet", "fcn8s_caffenet", "fcn32s_vgg16_stem4", "fcn2s_vgg16",
+    "fcn4s_alexnet",
+]  # fmt: skip
 
 
 def scored(name: str, padding: str, **options: Any) -> FCN:

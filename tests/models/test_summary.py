@@ -15,7 +15,8 @@ SIZES = [(1, 1), (33, 47), (64, 96)]
 MODELS = [
     ("fcn8s_vgg16", "caffe"),
     ("fcn8s_vgg16", "same"),
-    ("fcn16s_alexnet", "same"),
+    ("fcn4s_alexnet", "same"),
+    ("fcn2s_vgg16", "caffe"),
     ("fcn8s_caffenet_stem4", "same"),
     ("fcn8s_resnet18", "same"),
     ("fcn16s_convnext_tiny", "same"),
@@ -41,10 +42,11 @@ def test_sizes_and_channels_are_those_of_the_run(name: str, padding: str, size: 
     ran = {layer.removeprefix("backbone."): shape for layer, shape in shapes.items()}
     assert {layer: rows[layer] for layer in ran} == ran
     assert list(rows)[-1].startswith("upscore")
+    assert len(rows) == len(summarise(model, size).rows), "no two layers have the same name"
 
 
 @pytest.mark.parametrize("size", SIZES[1:])
-@pytest.mark.parametrize("name", ["fcn8s_vgg16", "fcn32s_caffenet", "fcn16s_resnet18", "fcn8s_densenet121"])
+@pytest.mark.parametrize("name", ["fcn8s_vgg16", "fcn4s_caffenet", "fcn16s_resnet18", "fcn2s_densenet121"])
 def test_multiply_adds_are_half_of_torchs_floating_point_operations(name: str, size: tuple[int, int]) -> None:
     model = on_paper(name)
     with FlopCounterMode(display=False) as counter:

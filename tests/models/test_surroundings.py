@@ -14,7 +14,7 @@ from fcnseg.geometry import Layer
 from fcnseg.models import FCN, create_model
 
 NETWORKS = [
-    "fcn8s_vgg16", "fcn8s_vgg16_bn", "fcn32s_caffenet", "fcn8s_alexnet", "fcn16s_vgg19", "fcn8s_vgg16_stem2",
+    "fcn8s_vgg16", "fcn2s_vgg16_bn", "fcn32s_caffenet", "fcn4s_alexnet", "fcn16s_vgg19", "fcn8s_vgg16_stem2",
     "fcn8s_caffenet_stem4",
 ]  # fmt: skip
 

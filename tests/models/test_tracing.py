@@ -163,8 +163,10 @@ class TestTimm:
     @pytest.mark.parametrize("name", OFFERED)
     def test_every_offered_backbone_is_read(self, name: str) -> None:
         with torch.device("meta"):
-            model = create_model(f"fcn8s_{name}", num_classes=2)
-        assert [model.grids()[tap].stride for tap in model.backbone.taps] == [8, 16, 32]
+            model = create_model(f"fcn{OFFERED[name]}s_{name}", num_classes=2)
+        strides = [stride for stride in (2, 4, 8, 16, 32) if stride >= OFFERED[name]]
+        assert [model.grids()[tap].stride for tap in model.backbone.taps] == strides
+        assert min(model.backbone.body.feature_info.reduction()) == OFFERED[name], "there is nothing finer"
 
     @pytest.mark.parametrize(
         "name", ["resnet18", "resnet50", "convnext_tiny", "densenet121", "efficientnet_b0", "regnety_002"]
