@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fcnseg.errors import InputError
 from fcnseg.models.build import build
 from fcnseg.models.fcn import FCN
 from fcnseg.models.sources import DEMO
-from fcnseg.models.spec import ModelSpec
+from fcnseg.models.spec import ModelSpec, find_preparation
 from fcnseg.models.weights import load_weights
 
 
@@ -23,6 +24,7 @@ def create_model(
     fc_channels: int | None = None,
     fc6_rank: int | None = None,
     dropout: float = 0.5,
+    preparation: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     channel_order: str = "rgb",
@@ -36,7 +38,7 @@ def create_model(
     """Build an FCN by name.
 
     Args:
-        name: `fcn{32,16,8}s_{backbone}[_{variant}]`, see `list_models()`. Variants: `atonce` scales the skips as
+        name: `fcn{32,16,8,4,2}s_{backbone}[_{variant}]`, see `list_models()`. Variants: `atonce` scales the skips as
             the reference's at-once network; `stem2` and `stem4` stride the first layers 2 or 4 times further.
         num_classes: channels of the logits.
         in_channels: channels of the images.
@@ -50,6 +52,8 @@ def create_model(
         fc6_rank: fc6 as a convolution to so many channels and one of kernel 1 to `fc_channels`, to train it so;
             `factorise` makes that of a trained fc6.
         dropout: probability after fc6 and fc7.
+        preparation: how images are prepared, by its name, in place of mean, std and channel order: "caffe" for networks
+            that went through Caffe (BGR minus ImageNet's mean), whatever files their weights are in now; "imagenet".
         mean, std: per channel, in image values; by default those that the weights were trained with, where that is
             known, or ImageNet's for three channels and their averages otherwise.
         channel_order: "rgb", or "bgr" where the network sees blue first, as Caffe's do.
@@ -90,8 +94,26 @@ def create_model(
         "resize": resize,
         "label_space": label_space,
     }
+    if preparation is not None:
+        spec |= _by_name(preparation, spec)
     model = build(ModelSpec(**spec))
     if weights is not None:
-        load_weights(model, weights, prepare=mean is None and std is None)
+        load_weights(model, weights, prepare=mean is None and std is None, preparation=preparation)
         model.provenance["weights_source"] = Path(weights).name
     return model
+
+
+def _by_name(preparation: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a spec a preparation's name stands for.
+
+    Raises:
+        InputError: for an unknown name, where the spec says a part of it too, and for other than 8-bit images.
+    """
+    named = find_preparation(preparation)
+    said = [key for key, unsaid in (("mean", None), ("std", None), ("channel_order", "rgb")) if spec[key] != unsaid]
+    if said:
+        raise InputError(f"preparation={preparation}: says {said[0]} as well, which is {spec[said[0]]}; expected one")
+    if spec["image_type"] != "uint8" or spec["scaling"] is not None:
+        kind = spec["image_type"] if spec["scaling"] is None else f"scaled by {spec['scaling']}"
+        raise InputError(f"preparation={preparation}: is for 0 to 255, the images are {kind}; expected mean and std")
+    return vars(named.for_channels(spec["in_channels"]))

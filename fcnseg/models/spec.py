@@ -3,6 +3,8 @@
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
+from math import isclose
 from numbers import Integral, Real
 from typing import Any
 
@@ -28,9 +30,39 @@ class Preparation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def for_channels(self, channels: int) -> "Preparation":
+        """The same for images of another number of channels: the averages, for each of them."""
+        known = len(self.mean)
+        if channels == known:
+            return self
+        mean, std = (sum(values) / known for values in (self.mean, self.std))
+        return Preparation("rgb", (mean,) * channels, (std,) * channels)
+
+    def is_close(self, other: "Preparation") -> bool:
+        """Whether the two are the same but for roundings."""
+        ours, theirs = (self.mean + self.std, other.mean + other.std)
+        alike = len(ours) == len(theirs) and all(map(partial(isclose, rel_tol=1e-6), ours, theirs))
+        return alike and self.channel_order == other.channel_order
+
+    def __str__(self) -> str:
+        return f"channels in {self.channel_order} order, mean {self.mean}, std {self.std}"
+
 
 # The mean of ImageNet as Caffe's networks and their FCNs subtract it, in blue, green, red (Berkeley's net.py files).
 CAFFE_PREPARATION = Preparation("bgr", (104.00699, 116.66876, 122.67892), (1.0, 1.0, 1.0))
+
+PREPARATIONS = {"imagenet": Preparation("rgb", IMAGENET_MEAN, IMAGENET_STD), "caffe": CAFFE_PREPARATION}
+"""By name, of 8-bit images: torchvision's and most of timm's, and that of networks which went through Caffe."""
+
+
+def find_preparation(name: str) -> Preparation:
+    """
+    Raises:
+        InputError: for another name than those of `PREPARATIONS`.
+    """
+    if not isinstance(name, str) or name not in PREPARATIONS:
+        raise InputError(f"preparation={_short(name)}: expected one of {', '.join(PREPARATIONS)}")
+    return PREPARATIONS[name]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fcnseg.models.caffemodel import read_caffemodel
 from fcnseg.models.fcn import FCN
 from fcnseg.models.low_rank import factorise
 from fcnseg.models.sources import Source, from_blobs, read_imagenet, read_source
-from fcnseg.models.spec import ModelSpec, Preparation
+from fcnseg.models.spec import ModelSpec, Preparation, find_preparation
 from fcnseg.models.surgery import (
     SCORES,
     adapt_first,
@@ -72,6 +72,7 @@ def load_weights(
     *,
     scores: str = "auto",
     prepare: bool = True,
+    preparation: str | None = None,
     verbose: bool = True,
 ) -> LoadReport:
     """Load trained weights into `model`: all that fit, or none.
@@ -93,14 +94,32 @@ def load_weights(
         prepare: take over the preparation of images that the weights were trained with, where it is known: from
             Caffe's and pytorch-fcn's weights (BGR with a mean and no scale) and our checkpoints. Networks of other
             than 3 channels take those means' average.
+        preparation: its name, "caffe" or "imagenet", where the source does not tell it.
         verbose: print the report, in the first process of a distributed run.
 
     Raises:
-        InputError: when the file is missing, damaged or of another network, a tensor does not fit or is not finite.
+        InputError: when the file is missing, damaged or of another network, a tensor does not fit or is not finite, or
+            the source tells another preparation than the named one.
     """
     imagenet = isinstance(source, str) and source == "imagenet"
     read = read_imagenet(model.spec.name, model.spec.in_channels) if imagenet else read_source(source)
+    if preparation is not None:
+        read = _prepared(read, find_preparation(preparation), preparation, imagenet)
     return load_source(model, read, scores, prepare, verbose)
+
+
+def _prepared(source: Source, preparation: Preparation, name: str, imagenet: bool) -> Source:
+    """The source, told how the images were prepared that it was trained on.
+
+    Raises:
+        InputError: where it is known to have been trained on others.
+    """
+    known = find_preparation("imagenet") if imagenet and source.preparation is None else source.preparation
+    if known is None:
+        return replace(source, preparation=preparation)
+    if not known.is_close(preparation.for_channels(len(known.mean))):
+        raise InputError(f"preparation={name}: {source.name} was trained with {known}; expected none beside it")
+    return source
 
 
 def load_caffe_weights(
@@ -306,7 +325,7 @@ def _score_mode(target: str, source: Source, names: Mapping[str, str], state: Ma
 def _fit_first(values: Tensor, like: Tensor, source: Source, spec: ModelSpec) -> tuple[Tensor, str]:
     """The first convolution for the model's channels and their order."""
     if values.dim() != 4 or values.shape[1] == like.shape[1]:
-        if source.format == "torchvision" and spec.channel_order == "bgr":
+        if source.format == "torchvision" and spec.channel_order == "bgr" and source.preparation is None:
             return values.flip(1), "filters in BGR order"
         return values, ""
     if source.preparation is not None and source.preparation.channel_order == "bgr":
@@ -319,13 +338,9 @@ def _preparation_to_adopt(source: Source, names: Mapping[str, str], state: Mappi
     first = _convolutions(state)[0]
     if source.preparation is None or first not in names:
         return None
-    known, channels = len(source.preparation.mean), state[first].shape[1]
-    if source.tensors[names[first]].shape[1] != known:
+    if source.tensors[names[first]].shape[1] != len(source.preparation.mean):
         return None
-    if known == channels:
-        return source.preparation
-    mean, std = (sum(values) / known for values in (source.preparation.mean, source.preparation.std))
-    return Preparation("rgb", (mean,) * channels, (std,) * channels)
+    return source.preparation.for_channels(state[first].shape[1])
 
 
 def _report(
@@ -341,9 +356,7 @@ def _report(
             kind, note = _left(model, own, values)
             entries[kind].append(f"{own} {tuple(values.shape)}{note}")
     entries["dropped"] += [f"{name}: beside the network" for name in source.beside]
-    text = ""
-    if preparation is not None:
-        text = f"channels in {preparation.channel_order} order, mean {preparation.mean}, std {preparation.std}"
+    text = "" if preparation is None else str(preparation)
     return LoadReport(
         source.name, source.format, preparation=text, **{kind: tuple(notes) for kind, notes in entries.items()}
     )

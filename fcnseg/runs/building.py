@@ -116,7 +116,7 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
     facts = data.image_facts()
     if config.model.in_channels not in (3, facts["in_channels"]):  # 3 unless set
         raise InputError(f"model.in_channels={config.model.in_channels}: the images have {facts['in_channels']}")
-    if config.model.mean is not None or config.model.std is not None:
+    if any(config.model.get(key) is not None for key in ("mean", "std", "preparation")):
         facts = {key: value for key, value in facts.items() if key not in ("mean", "std", "clip")}
     model: FCN = instantiate(
         config.model,
@@ -127,6 +127,11 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
         label_space=space.to_dict(),
         _convert_="all",
     )
+    frozen = config.get("frozen_batch_norm", False)
+    if not isinstance(frozen, bool) or (frozen and config.model.weights is None):
+        raise InputError(
+            f"frozen_batch_norm={frozen}: keeps the statistics of trained weights; expected model.weights, or false"
+        )
     # The memory layout that convolutions are fastest in, on CPUs and GPUs alike.
     model = model.to(memory_format=torch.channels_last)
     check_optimizer(config)
@@ -144,6 +149,8 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
         optimizer=build_optimizer(config),
         scheduler=build_schedule(config),
         bias_lr_factor=config.bias_lr_factor,
+        backbone_lr_factor=config.get("backbone_lr_factor", 1.0),
+        frozen_batch_norm=frozen,
         domain_statistics=config.domain_statistics,
         training_data={
             "train": {

@@ -28,6 +28,9 @@ FREE = (
 )
 """Settings that change nothing of what a sound training learns but by roundings: a run may go on with others."""
 
+ADDED = {"backbone_lr_factor": 1.0, "frozen_batch_norm": False}
+"""Settings that runs of before lack, and what they did."""
+
 
 def output_folder() -> Path:
     """The folder of this run, which Hydra has made."""
@@ -130,7 +133,7 @@ def check_settings(config: DictConfig, folder: Path) -> None:
         if OmegaConf.select(each, "trainer.precision") == "auto":
             each.trainer.precision = fast_precision()
     ours = OmegaConf.to_container(config, resolve=True)
-    theirs = OmegaConf.to_container(saved, resolve=True)
+    theirs = OmegaConf.to_container(OmegaConf.merge(ADDED, saved), resolve=True)
     for key, now, then in _differences(ours, theirs):
         if any(f"{key}.".startswith(f"{free}.") for free in FREE) or (then is ABSENT and now == _default(key)):
             continue

@@ -20,12 +20,15 @@ from fcnseg.models import FCN, at_own_sizes, likeliest
 from fcnseg.models.recomputing import frozen_statistics
 from fcnseg.training.losses import CrossEntropy, SegmentationLoss
 from fcnseg.training.micro_batches import Whole, batch_number, micro_batches, recount, weigh
-from fcnseg.training.optimisation import default_of, parameter_groups
+from fcnseg.training.optimisation import default_of, freeze_batch_norm, parameter_groups, require_factor
 from fcnseg.training.processes import all_reduce_sum, count_processes, gathered, synchronised_statistics
 from fcnseg.training.progress import ProgressBar
 from fcnseg.training.strategies import shard
 
 DOMAIN_STATISTICS = ("shared", "separate")
+
+_RATES = {"backbone_lr_factor": 1.0, "frozen_batch_norm": False}
+"""What checkpoints of before there was a choice were trained with."""
 
 
 class SegmentationModule(LightningModule):
@@ -53,6 +56,10 @@ class SegmentationModule(LightningModule):
         optimizer: makes the optimiser from parameter groups; for instance a partial of `torch.optim.SGD`.
         scheduler: makes the schedule from the optimiser and the number of steps; None: constant rate.
         bias_lr_factor: learning rate of convolution biases, relative to their weights'.
+        backbone_lr_factor: learning rates of the trunk, relative to the head's: below 1 for a pretrained trunk under a
+            new head; 0 leaves the trunk's weights as they are.
+        frozen_batch_norm: batches are normalised by the statistics that the weights came with, and these and the
+            layers' scales and shifts stay as they are, as for small batches over a pretrained trunk.
         training_data: plain values that describe it, kept in every checkpoint for the model's card.
         domain_statistics: "shared" normalises a batch by its statistics, domains together; "separate" each domain's
             part by its own, and keeps those of the first domain, the one that validation is on, for evaluation
@@ -60,7 +67,8 @@ class SegmentationModule(LightningModule):
             and Chang et al., CVPR 2019).
 
     Raises:
-        InputError: for other `domain_statistics`.
+        InputError: for other `domain_statistics` or factors, and for frozen batch normalisation that is not there or
+            would be separate.
     """
 
     def __init__(
@@ -72,15 +80,23 @@ class SegmentationModule(LightningModule):
         bias_lr_factor: float = 2.0,
         training_data: dict[str, Any] | None = None,
         domain_statistics: str = "shared",
+        backbone_lr_factor: float = 1.0,
+        frozen_batch_norm: bool = False,
     ) -> None:
         super().__init__()
         if domain_statistics not in DOMAIN_STATISTICS:
             expected = " or ".join(DOMAIN_STATISTICS)
             raise InputError(f"domain_statistics {domain_statistics!r}: expected {expected}")
+        if frozen_batch_norm and domain_statistics == "separate":
+            raise InputError("frozen_batch_norm=true: nothing is left for domain_statistics=separate; expected shared")
+        require_factor("bias_lr_factor", bias_lr_factor)
+        require_factor("backbone_lr_factor", backbone_lr_factor)
         self.save_hyperparameters({"spec": model.spec.to_dict()})
         self.model = model
         self.loss = loss or CrossEntropy()
         self.optimizer, self.scheduler, self.bias_lr_factor = optimizer, scheduler, bias_lr_factor
+        self.backbone_lr_factor = backbone_lr_factor
+        self._frozen = freeze_batch_norm(model) if frozen_batch_norm else []
         self.confusion = ConfusionMatrix(model.spec.num_classes)
         self.last_scores: Scores | None = None
         self.last_evaluation: Evaluation | None = None
@@ -189,6 +205,8 @@ class SegmentationModule(LightningModule):
     def training_logits(self, batch: dict[str, Any]) -> Tensor:
         """(N, num_classes, H, W) logits of a training batch, in float32 or float64."""
         images = batch["image"]
+        for layer in self._frozen:
+            layer.eval()
         if self.domain_statistics == "shared":
             return self._seeded_logits(images, range(len(images)))
         parts = [(batch["domain"] == domain).nonzero()[:, 0] for domain in range(int(batch["domain"].max()) + 1)]
@@ -268,11 +286,19 @@ class SegmentationModule(LightningModule):
             "weights_source": self.model.provenance.get("weights_source"),
         }
         checkpoint["micro_batches"] = micro_batches(self.trainer)
+        checkpoint |= self._rates()
         checkpoint["provenance"] = {key: value for key, value in told.items() if value is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._trainer and "loops" in checkpoint:
+            for key, now in self._rates().items():
+                if (then := checkpoint.get(key, _RATES[key])) != now:
+                    raise InputError(f"resume: it began with {key}={then}, this run has {key}={now}")
             recount(checkpoint, micro_batches(self.trainer))
+
+    def _rates(self) -> dict[str, Any]:
+        """What divides the parameters into groups, without which an optimiser's state fits nothing."""
+        return {"backbone_lr_factor": self.backbone_lr_factor, "frozen_batch_norm": bool(self._frozen)}
 
     def _metrics(self) -> dict[str, Any] | None:
         if self.last_scores is None or self._scored_at is None:
@@ -288,7 +314,7 @@ class SegmentationModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         lr, decay = default_of(self.optimizer, "lr", 1e-3), default_of(self.optimizer, "weight_decay", 0.0)
-        groups = parameter_groups(self.model, lr, decay, self.bias_lr_factor)
+        groups = parameter_groups(self.model, lr, decay, self.bias_lr_factor, self.backbone_lr_factor)
         optimizer = self.optimizer(groups)
         if self.scheduler is None:
             return optimizer

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR, StepLR
 
@@ -15,30 +16,62 @@ LR_RULES = ("none", "linear", "sqrt")
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, weight_decay: float, bias_lr_factor: float = 2.0
+    model: nn.Module, lr: float, weight_decay: float, bias_lr_factor: float = 2.0, backbone_lr_factor: float = 1.0
 ) -> list[dict[str, Any]]:
     """Split parameters as the reference does: biases learn at twice the rate and do not decay.
 
     Weights are those of convolutions and linear layers. Scales and shifts of normalisation layers, and whatever else a
     trunk may have, do not decay either, but learn at the plain rate.
+
+    Args:
+        lr: rate of the head's weights.
+        bias_lr_factor: rate of biases, relative to their weights'.
+        backbone_lr_factor: rates of all that is in `model.backbone`, relative to the head's (discriminative rates,
+            Howard and Ruder, ACL 2018, section 3.2). With 1, head and trunk share their groups; else the head's come
+            first.
     """
-    weights: list[nn.Parameter] = []
-    biases: list[nn.Parameter] = []
-    norms: list[nn.Parameter] = []
-    for module in model.modules():
+    found: dict[tuple[float, str], list[nn.Parameter]] = {}
+    for path, module in model.named_modules():
+        factor = backbone_lr_factor if path.partition(".")[0] == "backbone" else 1.0
         for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad:
-                continue
-            if not isinstance(module, nn.Conv2d | nn.Linear):
-                norms.append(parameter)
-            else:
-                (biases if name == "bias" else weights).append(parameter)
-    groups = [
-        {"params": weights, "lr": lr, "weight_decay": weight_decay},
-        {"params": biases, "lr": lr * bias_lr_factor, "weight_decay": 0.0},
-        {"params": norms, "lr": lr, "weight_decay": 0.0},
+            if parameter.requires_grad:
+                layer = isinstance(module, nn.Conv2d | nn.Linear)
+                kind = "norms" if not layer else "biases" if name == "bias" else "weights"
+                found.setdefault((factor, kind), []).append(parameter)
+    options = {
+        "weights": {"lr": lr, "weight_decay": weight_decay},
+        "biases": {"lr": lr * bias_lr_factor, "weight_decay": 0.0},
+        "norms": {"lr": lr, "weight_decay": 0.0},
+    }
+    return [
+        {"params": found[factor, kind], "lr": group["lr"] * factor, "weight_decay": group["weight_decay"]}
+        for factor in dict.fromkeys((1.0, backbone_lr_factor))
+        for kind, group in options.items()
+        if (factor, kind) in found
     ]
-    return [group for group in groups if group["params"]]
+
+
+def require_factor(name: str, value: Any) -> None:
+    """
+    Raises:
+        InputError: for anything but a finite number from 0 on.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InputError(f"{name}={value}: expected a number from 0 on")
+
+
+def freeze_batch_norm(model: nn.Module) -> list[nn.Module]:
+    """Take the scales and shifts of batch normalisation out of the training; the layers, for `eval` before each batch.
+
+    Raises:
+        InputError: where there are none.
+    """
+    layers: list[nn.Module] = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+    if not layers:
+        raise InputError("frozen_batch_norm=true: the network has no batch normalisation; expected false")
+    for layer in layers:
+        layer.requires_grad_(False)
+    return layers
 
 
 def scaled_rate(lr: float, rule: str, batch_size: int, reference_batch: int) -> float:

@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 import rasterio
+import torch
 from large_raster_training import write_rasters
 from PIL import Image
 from rasterio.transform import from_origin
@@ -153,6 +154,8 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     factorise(create_model("fcn8s_vgg16", num_classes=11, width=0.05), 128).save_pretrained(folder / "small")
     caffe(folder / "VGG_ILSVRC_16_layers.caffemodel", "fcn32s_vgg16")
     caffe(folder / "bvlc_reference_caffenet.caffemodel", "fcn32s_caffenet")
+    trunk = create_model("fcn32s_vgg16", num_classes=2, width=0.05).backbone
+    torch.save(trunk.state_dict(), folder / "vgg16_trunk.pth")
     return folder
 
 

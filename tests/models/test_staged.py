@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnseg.models import FCN, create_model
+from fcnseg.models import FCN, create_model, load_weights
 
 FINEST = ("fcn2s_vgg16", (2, 2, 2, 2, 2), 34)
 """Beyond the reference; the crop is half of that of upscore4, 33, and what the kernel of 4 adds."""
@@ -78,3 +78,20 @@ def test_with_the_least_padding(fine: str, steps: tuple[int, ...], size: tuple[i
         expected = F.interpolate(expected, scale_factor=factor, mode="bilinear")[..., :height, :width]
     assert expected.std() > 0.01
     torch.testing.assert_close(finer(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("coarser", "finer", "new"),
+    [
+        ("fcn8s_vgg16_bn", "fcn4s_vgg16_bn", "score_pool2"),
+        ("fcn4s_vgg16_bn", "fcn2s_vgg16_bn", "score_pool1"),
+        ("fcn8s_alexnet", "fcn4s_alexnet", "score_relu1"),
+        ("fcn4s_resnet18", "fcn2s_resnet18", "score_stride2"),
+    ],
+)
+def test_a_new_skip_is_all_that_a_coarser_network_lacks(coarser: str, finer: str, new: str) -> None:
+    models = [create_model(name, num_classes=3, width=1.0 if "resnet" in name else 0.05) for name in (coarser, finer)]
+    report = load_weights(models[1], models[0].state_dict(), verbose=False)
+    assert [entry.partition(" ")[0] for entry in report.missing] == [f"{new}.weight", f"{new}.bias"]
+    assert (report.adapted, report.dropped) == ((), ())
+    assert not models[1].get_parameter(f"{new}.weight").any()

@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 import fcnseg
+from fcnseg.errors import InputError
 from fcnseg.training import SegmentationModule
 from fcnseg.training.optimisation import constant, one_cycle, parameter_groups, poly, scaled_rate
 
@@ -185,3 +186,51 @@ def test_one_cycle_survives_short_runs(steps: int, warmup: float) -> None:
 def test_the_rate_follows_the_batch_by_its_rule(rule: str, expected: float) -> None:
     assert scaled_rate(0.1, rule, batch_size=80, reference_batch=10) == pytest.approx(expected)
     assert scaled_rate(0.1, rule, batch_size=10, reference_batch=10) == 0.1
+
+
+# Pretrained trunks
+
+
+def test_the_trunk_learns_at_its_own_rate() -> None:
+    """One step of SGD by hand: a tenth of the head's rates, and the head's decay."""
+    model = fcnseg.create_model("fcn8s_vgg16_bn", num_classes=3, width=0.05)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)
+    SGD(parameter_groups(model, LR, DECAY, backbone_lr_factor=0.1)).step()
+    for name, parameter in model.named_parameters():
+        start = before[name]
+        rate = LR * (0.1 if name.startswith("backbone.") else 1)
+        if parameter.dim() == 1:
+            expected = start - rate * (1 if ".bn" in name else 2) * 3
+        else:
+            expected = start - rate * (3 + DECAY * start)
+        torch.testing.assert_close(parameter.detach(), expected, msg=name)
+
+
+def test_without_a_rate_of_its_own_the_trunk_is_in_the_heads_groups() -> None:
+    """So that checkpoints of before there was a choice fit."""
+    model = fcnseg.create_model("fcn8s_vgg16_bn", num_classes=3, width=0.05)
+    assert [len(group["params"]) for group in parameter_groups(model, LR, DECAY)] == [18, 18, 26]
+    divided = parameter_groups(model, LR, DECAY, backbone_lr_factor=0.0)
+    assert [len(group["params"]) for group in divided] == [5, 5, 13, 13, 26]
+    assert [group["lr"] for group in divided] == [LR, 2 * LR, 0, 0, 0]
+
+
+@pytest.mark.parametrize("factor", [-0.1, math.inf, math.nan, True, "1", None])
+def test_what_is_no_factor_is_refused(factor: Any) -> None:
+    model = fcnseg.create_model("fcn32s_vgg16", num_classes=3, width=0.05)
+    for name in ("bias_lr_factor", "backbone_lr_factor"):
+        with pytest.raises(InputError, match=f"{name}={factor}: expected a number from 0 on"):
+            SegmentationModule(model, **{name: factor})
+
+
+def test_frozen_batch_norm_wants_some_and_nothing_separate() -> None:
+    with pytest.raises(InputError, match="frozen_batch_norm=true: the network has no batch normalisation"):
+        SegmentationModule(fcnseg.create_model("fcn32s_vgg16", num_classes=3, width=0.05), frozen_batch_norm=True)
+    with pytest.raises(InputError, match="frozen_batch_norm=true: nothing is left for domain_statistics=separate"):
+        SegmentationModule(
+            fcnseg.create_model("fcn32s_vgg16_bn", num_classes=3, width=0.05),
+            domain_statistics="separate",
+            frozen_batch_norm=True,
+        )
