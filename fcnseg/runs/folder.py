@@ -132,8 +132,7 @@ def check_settings(config: DictConfig, folder: Path) -> None:
     for each in (config, saved):  # a run without stages has saved what "auto" stood for
         if OmegaConf.select(each, "trainer.precision") == "auto":
             each.trainer.precision = fast_precision()
-    ours = OmegaConf.to_container(config, resolve=True)
-    theirs = OmegaConf.to_container(OmegaConf.merge(ADDED, saved), resolve=True)
+    ours, theirs = (OmegaConf.to_container(OmegaConf.merge(ADDED, each), resolve=True) for each in (config, saved))
     for key, now, then in _differences(ours, theirs):
         if any(f"{key}.".startswith(f"{free}.") for free in FREE) or (then is ABSENT and now == _default(key)):
             continue

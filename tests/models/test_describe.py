@@ -98,3 +98,10 @@ def test_first_layers_of_a_far_larger_network_than_the_file_are_refused(tmp_path
     tensors |= {"conv1_1.weight": torch.zeros(64, 3, 3, 3), "fc6.bias": torch.zeros(60_000)}
     with pytest.raises(InputError, match=r"holds 61744 weights; fcn32s_vgg16 as wide as its layers has 5\d{9}"):
         from_pretrained(saved(tmp_path / "wide.pth", tensors))
+
+
+@pytest.mark.parametrize("name", ["fcn4s_vgg16", "fcn2s_vgg19"])
+def test_a_file_describes_skips_beyond_the_references(tmp_path: Path, name: str) -> None:
+    state = create_model(name, num_classes=4, padding="caffe", width=WIDTH).state_dict()
+    path = saved(tmp_path / "fcn.pth", {key.removeprefix("backbone."): values for key, values in state.items()})
+    assert describe_weights(path)["name"] == name
