@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_co
 from fcnseg.cores import cores_of_each
 from fcnseg.data.bgc import count_micro_batches
 from fcnseg.data.dataset import SegmentationDataset, drawn
+from fcnseg.data.pasting import Paste
 from fcnseg.data.resizing import framed_image, padded_image, padded_mask
 from fcnseg.data.streams import SampleRef
 from fcnseg.data.transforms import Augment
@@ -23,13 +24,18 @@ from fcnseg.workers import begin_worker
 
 
 class TrainingSamples(Dataset):
-    """Augmented samples of several domains, by the sampler's draws."""
+    """Augmented samples of several domains, by the sampler's draws, perhaps with objects pasted into them."""
 
-    def __init__(self, domains: Sequence[SegmentationDataset], augment: Augment, seed: int) -> None:
-        self.domains, self.augment, self.seed = domains, augment, seed
+    def __init__(
+        self, domains: Sequence[SegmentationDataset], augment: Augment, seed: int, paste: Paste | None = None
+    ) -> None:
+        self.domains, self.augment, self.seed, self.paste = domains, augment, seed, paste
 
     def __getitem__(self, ref: SampleRef) -> dict[str, Any]:
-        image, mask, name = drawn(self.domains[ref.domain], ref.index, (self.seed, ref.domain, ref.count, 1))
+        dataset = self.domains[ref.domain]
+        image, mask, name = drawn(dataset, ref.index, (self.seed, ref.domain, ref.count, 1))
+        if self.paste is not None:
+            image, mask = self.paste(image, mask, dataset, ref.index, (self.seed, ref.domain, ref.count, 2))
         seed = np.random.SeedSequence([self.seed, ref.domain, ref.count]).generate_state(1)[0]
         image, mask = self.augment(image, mask, int(seed))
         return {"image": _to_tensor(image), "mask": _to_indices(mask), "domain": ref.domain, "name": name}

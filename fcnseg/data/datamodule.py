@@ -26,6 +26,7 @@ from fcnseg.data.batches import (
 )
 from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler
 from fcnseg.data.dataset import SegmentationDataset, is_labelled, parts_of, read_mask, require_apart
+from fcnseg.data.pasting import prepare_rare, require_rare
 from fcnseg.data.skipping import Skipping
 from fcnseg.data.statistics import Normalisation, normalisation, spread
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
@@ -64,6 +65,9 @@ class SegmentationData(LightningDataModule):
         mixing: "balanced" batches hold each domain's share; "pooled" ones are drawn from the images of all domains
             shuffled together, whatever the ratio and the weights of sets within a domain.
         augment: training augmentation; by default only the resize to `size`. Masks' padding is the ignore index.
+        paste: probability that objects of rare classes are pasted into a training image from another of its domain.
+        rare_classes: names, for `paste` and for an augmentation's `rare_crops`; by default the classes with fewer
+            pixels than the median one, by `class_pixels`.
         batch_size: samples of a global batch, over all processes.
         device_batch_size: the most samples that a process takes at once. Its part of a batch that is larger comes in
             micro-batches of nearly equal size, and the trainer's `accumulate_grad_batches` follows: steps, schedule,
@@ -100,6 +104,8 @@ class SegmentationData(LightningDataModule):
         ratio: Mapping[str, float] | None = None,
         mixing: str = "balanced",
         augment: Augment | None = None,
+        paste: float = 0.0,
+        rare_classes: Sequence[str] | None = None,
         batch_size: int = 10,
         device_batch_size: int | None = None,
         steps_per_epoch: int | None = None,
@@ -142,6 +148,7 @@ class SegmentationData(LightningDataModule):
         self.label_space = val.label_space
         _require_one_label_space(train, self.label_space)
         _require_labels(train, val)
+        require_rare(paste, rare_classes, self.label_space)
         if not allow_overlap:
             require_apart(train, val)
         self.train, self.val = dict(train), val
@@ -149,6 +156,7 @@ class SegmentationData(LightningDataModule):
         self.ratio = dict(ratio) if ratio else dict.fromkeys(train, 1.0)
         self.mixing = mixing
         self.augment: Augment = augment or resize_pipeline(size, resize)
+        self.paste, self.rare_classes = paste, rare_classes
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.device_batch_size, self.micro_batches = device_batch_size, 1
         self.num_workers, self.seed = num_workers, seed
@@ -247,7 +255,8 @@ class SegmentationData(LightningDataModule):
         if self.on_error == "skip":
             note = Path(self.trainer.default_root_dir if self.trainer else ".", "damaged.txt")
             domains = [Skipping(dataset, note, self.most_errors) for dataset in domains]
-        dataset = TrainingSamples(domains, self.augment, self.seed)
+        paste = prepare_rare(self.augment, self.paste, self.rare_classes, self.label_space, self.class_pixels)
+        dataset = TrainingSamples(domains, self.augment, self.seed, paste)
         done = self._batches_done if self.trainer else None
         batches = self.batches(*self._processes(), done, self.micro_batches)
         return self._loader(dataset, TrainingLoader, batch_sampler=batches, collate_fn=collate_padded)

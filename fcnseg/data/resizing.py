@@ -103,6 +103,12 @@ def resize_mask(mask: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
+def scaled_size(size: tuple[int, int], frame: Sequence[int] | None, resize: str, factor: float) -> tuple[int, int]:
+    """(height, width) of an image of `size` as `shown_size` has it, times a factor; one pixel at least."""
+    height, width = shown_size(size, frame, resize)
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
 def framed_image(image: np.ndarray, frame: Sequence[int] | None, resize: str) -> np.ndarray:
     """An (H, W, C) image as a network that sees `frame` = (height, width) is shown it, see `shown_size`.
 

@@ -1,20 +1,17 @@
-"""Preparing samples: augmentation pipelines of albumentations or torchvision."""
+"""Preparing samples: augmentation pipelines of albumentations; see `fcnseg.data.torchvision_transforms` for others."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import albumentations as A
 import cv2
 import numpy as np
-import torch
-from torchvision import tv_tensors
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as TF
 
-from fcnseg.data.resizing import padded_image, padded_mask, resize_image, resize_mask
-from fcnseg.geometry import require_resize, shown_size
+from fcnseg.data.gains import with_gain
+from fcnseg.data.rare_crops import corner_around, require_probability
+from fcnseg.data.resizing import padded_image, padded_mask, resize_image, resize_mask, scaled_size
+from fcnseg.geometry import require_resize
 from fcnseg.labels import IGNORE_INDEX
 
 Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -61,12 +58,6 @@ class ResizeTo(A.DualTransform):
         return scaled_size((pixels.shape[0], pixels.shape[1]), self.size, self.resize, factor)
 
 
-def scaled_size(size: tuple[int, int], frame: Sequence[int] | None, resize: str, factor: float) -> tuple[int, int]:
-    """(height, width) of an image of `size` as `shown_size` has it, times a factor; one pixel at least."""
-    height, width = shown_size(size, frame, resize)
-    return max(1, round(height * factor)), max(1, round(width * factor))
-
-
 class PadAtEnd(A.DualTransform):
     """Pad what is less than a size: images with their last pixels, masks with the ignore index.
 
@@ -108,6 +99,32 @@ def _is_padded(params: dict[str, Any]) -> bool:
     return any(params[f"pad_{side}"] for side in ("top", "bottom", "left", "right"))
 
 
+class RareCrop(A.RandomCrop):
+    """A random crop, laid around a pixel of a rare class with a probability, where there is one, see `corner_around`.
+
+    Args:
+        size: (height, width).
+        rare: the probability.
+
+    Attributes:
+        classes: indices of the rare classes.
+    """
+
+    def __init__(self, size: Sequence[int], rare: float) -> None:
+        super().__init__(size[0], size[1])
+        self.size, self.rare = tuple(size), rare
+        self.classes: tuple[int, ...] = ()
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        found = super().get_params_dependent_on_data(params, data)
+        if self.py_random.random() < self.rare:
+            corner = corner_around(data["mask"], self.classes, self.size, self.py_random.randrange)
+            if corner is not None:
+                top, left = corner
+                found["crop_coords"] = (left, top, left + self.size[1], top + self.size[0])
+        return found
+
+
 class HorizontalFlip(A.HorizontalFlip):
     """A horizontal flip of any number of channels; OpenCV's, in the original, ends at 128 of them."""
 
@@ -128,35 +145,25 @@ class Colours(A.ColorJitter):
         return with_gain(img, params["contrast"], params["brightness"] - 1)
 
 
-def with_gain(image: np.ndarray, gain: float, offset: float) -> np.ndarray:
-    """An (H, W, C) image with a gain about each channel's mean and an offset in its standard deviations."""
-    mean, std = _moments(image)
-    shift = mean * (1 - gain) + offset * std
-    values = image * np.float32(gain) + shift.astype(np.float32)
-    if image.dtype.kind == "f":
-        return values
-    return np.rint(values).clip(0, np.iinfo(image.dtype).max).astype(image.dtype)
-
-
-def _moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(C,) mean and standard deviation of an (H, W, C) image over what is known of it; 0 where nothing is."""
-    if image.dtype.kind != "f" or not (absent := np.isnan(image)).any():
-        return image.mean(axis=(0, 1), dtype=np.float64), image.std(axis=(0, 1), dtype=np.float64)
-    count = np.maximum((~absent).sum(axis=(0, 1)), 1)
-    mean = np.where(absent, 0, image).sum(axis=(0, 1), dtype=np.float64) / count
-    squares = np.where(absent, 0, image - mean) ** 2
-    return mean, np.sqrt(squares.sum(axis=(0, 1), dtype=np.float64) / count)
-
-
 class Pipeline:
     """A chain of albumentations transforms whose randomness is one number.
 
     Args:
         transforms: albumentations transforms, applied in order.
+
+    Attributes:
+        rare_crops: with what probability crops are laid around rare classes.
     """
 
     def __init__(self, transforms: Sequence[A.BasicTransform]) -> None:
         self.compose = A.Compose(list(transforms))
+        self._crops = [transform for transform in transforms if isinstance(transform, RareCrop)]
+        self.rare_crops = max((crop.rare for crop in self._crops), default=0.0)
+
+    def know_rare(self, classes: Sequence[int]) -> None:
+        """Be told which classes are rare."""
+        for crop in self._crops:
+            crop.classes = tuple(classes)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Augment an (H, W, C) image and its (H, W) mask; the same seed gives the same pair."""
@@ -176,6 +183,7 @@ def street_pipeline(
     saturation: float = 0.3,
     hue: float = 0.03,
     resize: str = "keep",
+    rare_crops: float = 0.0,
 ) -> Pipeline:
     """Random scale, crop, horizontal flip and colours; padding is 0 in the image and the ignore index in the mask.
 
@@ -192,11 +200,16 @@ def street_pipeline(
         brightness, contrast, saturation: largest relative change of each.
         hue: largest shift of the hue, as a fraction of the circle.
         resize: how images come to `size`, one of `RESIZES`.
+        rare_crops: probability that a crop is laid around a pixel of a rare class, see `RareCrop`.
 
     Raises:
-        InputError: for another name.
+        InputError: for another name or probability, or rare classes where nothing is cropped.
     """
-    cropped = [] if size is None else [PadToSize(size), A.RandomCrop(size[0], size[1])]
+    require_probability("augment.rare_crops", rare_crops, size)
+    cropped: list[A.BasicTransform] = []
+    if size is not None:
+        crop = RareCrop(size, rare_crops) if rare_crops else A.RandomCrop(size[0], size[1])
+        cropped = [PadToSize(size), crop]
     return Pipeline(
         [
             ResizeTo(size, scale, resize=resize),
@@ -262,132 +275,3 @@ def resize_pipeline(size: Sequence[int] | None, resize: str = "keep") -> Pipelin
     """
     padded = [] if size is None or resize == "native" else [PadAtEnd(size)]
     return Pipeline([ResizeTo(size, resize=resize), *padded])
-
-
-class TorchvisionPipeline:
-    """A chain of `torchvision.transforms.v2` transforms whose randomness is one number.
-
-    Masks go through the transforms one higher than they are, the ignore index as 0: with torchvision's own fill of 0,
-    whatever comes in from beyond an image's edge is ignored. A fill of another value needs a dictionary that gives
-    masks their 0. They are resized to the nearest pixel by its centre, as `resize_mask` does; torchvision's own choice
-    lies half a pixel off.
-
-    Args:
-        transforms: torchvision's transforms of version 2, applied in order.
-    """
-
-    def __init__(self, transforms: Sequence[Callable[..., Any]]) -> None:
-        self.transforms = list(transforms)
-
-    def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Augment an (H, W, C) image and its (H, W) uint8 mask; the same seed gives the same pair."""
-        picture = tv_tensors.Image(torch.from_numpy(image.transpose(2, 0, 1).copy()))
-        shifted = _ShiftedMask(torch.from_numpy(mask + np.uint8(1))[None])
-        with _seeded(seed):
-            for transform in self.transforms:
-                picture, shifted = transform(picture, shifted)
-        return np.ascontiguousarray(picture.numpy().transpose(1, 2, 0)), shifted.numpy()[0] - np.uint8(1)
-
-
-class _ShiftedMask(tv_tensors.Mask):
-    """(1, H, W) mask plus one."""
-
-
-class TorchvisionResizeTo(v2.Transform):
-    """`ResizeTo` among torchvision's transforms.
-
-    Args:
-        size: (height, width) at factor 1; None: the image's own.
-        scale: (least, largest) factor, drawn uniformly in its logarithm.
-        resize: one of `RESIZES`.
-
-    Raises:
-        InputError: for another name.
-    """
-
-    def __init__(self, size: Sequence[int] | None, scale: Sequence[float] = (1.0, 1.0), resize: str = "keep") -> None:
-        super().__init__()
-        require_resize(resize)
-        self.size, self.scale, self.resize = size, tuple(scale), resize
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        low, high = np.log(self.scale)
-        factor = float(np.exp(torch.empty(1, dtype=torch.float64).uniform_(low, high).item()))
-        height, width = flat_inputs[0].shape[-2:]
-        return {"target": scaled_size((height, width), self.size, self.resize, factor)}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if isinstance(inpt, _ShiftedMask):
-            resized = resize_mask(inpt.numpy()[0], params["target"])[None]
-        else:
-            resized = resize_image(inpt.numpy().transpose(1, 2, 0), params["target"]).transpose(2, 0, 1)
-        return tv_tensors.wrap(torch.from_numpy(np.ascontiguousarray(resized)), like=inpt)
-
-
-class PadAndCrop(v2.Transform):
-    """A random crop, of an image in the middle of as much padding by 0 as it needs.
-
-    torchvision's own crop pads on either side by all that is missing, so that the image lies anywhere in the crop.
-
-    Args:
-        size: (height, width) of the crop; None: nothing is padded or cropped.
-    """
-
-    def __init__(self, size: Sequence[int] | None) -> None:
-        super().__init__()
-        self.size = size
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        if self.size is None:
-            return {}
-        missing = [max(to - n, 0) for n, to in zip(flat_inputs[0].shape[-2:], self.size, strict=True)]
-        spare = [max(n - to, 0) for n, to in zip(flat_inputs[0].shape[-2:], self.size, strict=True)]
-        (rows, columns), (top, left) = missing, (int(torch.randint(n + 1, ())) for n in spare)
-        return {"pad": [columns // 2, rows // 2, columns - columns // 2, rows - rows // 2], "place": (top, left)}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return inpt if self.size is None else TF.crop(TF.pad(inpt, params["pad"]), *params["place"], *self.size)
-
-
-class JitteredColours(v2.ColorJitter):
-    """`Colours` among torchvision's transforms, of every image; `RandomApply` around it leaves some as they are."""
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if isinstance(inpt, _ShiftedMask) or (inpt.dtype == torch.uint8 and inpt.shape[0] == 3):
-            return super().transform(inpt, params)
-        gain, factor = (
-            1.0 if (value := params[key]) is None else value for key in ("contrast_factor", "brightness_factor")
-        )
-        changed = with_gain(inpt.numpy().transpose(1, 2, 0), gain, factor - 1).transpose(2, 0, 1)
-        return tv_tensors.wrap(torch.from_numpy(np.ascontiguousarray(changed)), like=inpt)
-
-
-@TF.register_kernel(TF.resize, _ShiftedMask)
-def _resize_shifted(
-    mask: _ShiftedMask, size: list[int], interpolation: Any = None, max_size: int | None = None, **options: Any
-) -> torch.Tensor:
-    resized = TF.resize_image(mask.as_subclass(torch.Tensor), size, v2.InterpolationMode.NEAREST_EXACT, max_size)
-    return tv_tensors.wrap(resized, like=mask)
-
-
-@TF.register_kernel(TF.resized_crop, _ShiftedMask)
-def _crop_and_resize_shifted(
-    mask: _ShiftedMask, top: int, left: int, height: int, width: int, size: list[int], **options: Any
-) -> torch.Tensor:
-    cropped = TF.crop_mask(mask.as_subclass(torch.Tensor), top, left, height, width)
-    return _resize_shifted(tv_tensors.wrap(cropped, like=mask), size)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the generators of Python, NumPy and torch for a while; afterwards they go on as if nothing had been."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])

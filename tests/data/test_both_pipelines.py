@@ -30,6 +30,9 @@ def pipelines(resize: str = "keep", size: tuple[int, int] | None = SIZE, **chang
     first, _, flip, colour = other.transforms
     for key, value in changes.items():
         street[key] = value
+        if key == "rare_crops":
+            other[key] = value
+            continue
         holder, name = {"scale": (first, "scale"), "flip": (flip, "p"), "colour": (colour, "p")}[key]
         holder[name] = value
     shared = {"size": size and list(size), "resize": resize}

@@ -17,7 +17,8 @@ from torchvision.transforms import v2
 
 from fcnseg.commands.configuration import config_folder
 from fcnseg.data.resizing import resize_image, resize_mask, scale_values
-from fcnseg.data.transforms import PadToSize, TorchvisionPipeline, resize_pipeline, street_pipeline
+from fcnseg.data.torchvision_transforms import TorchvisionPipeline
+from fcnseg.data.transforms import PadToSize, resize_pipeline, street_pipeline
 from fcnseg.errors import InputError
 
 SIZE = (30, 40)
