@@ -17,7 +17,7 @@ REDUCTIONS = ("mean", "sum")
 
 
 class SegmentationLoss(nn.Module, ABC):
-    """A loss that is a weighted mean or sum over labelled pixels: what training needs to know of one.
+    """A loss that is a weighted mean or sum over samples: what training needs to know of one.
 
     From its parts training computes the mean over the batches of all processes together, each domain's own, and that
     of each validation image. `loss=` takes any other module of (logits, mask) as well: its value is then taken as it
@@ -30,7 +30,7 @@ class SegmentationLoss(nn.Module, ABC):
     Attributes:
         domains: the names, or none.
         domain_weights: (domains,) weight of each domain's own mean in what is minimised; None: one mean over all.
-        reduction: "mean", or "sum" over all pixels of the batch.
+        reduction: "mean", or "sum" over all samples of the batch.
     """
 
     domain_weights: Tensor | None
@@ -42,19 +42,29 @@ class SegmentationLoss(nn.Module, ABC):
         self.register_buffer("domain_weights", None, persistent=False)
 
     @abstractmethod
-    def per_pixel(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """(N, C, H, W) logits and (N, H, W) int64 mask to the (N, H, W) weighted losses, 0 where ignored."""
+    def per_sample(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """(N, C, H, W) logits and (N, H, W) int64 mask to the (N,) weighted losses, 0 where every pixel is ignored."""
 
     @abstractmethod
-    def pixel_weights(self, mask: Tensor) -> Tensor:
-        """(N, H, W) weight of each pixel in a mean, 0 where ignored."""
+    def weight_per_sample(self, mask: Tensor) -> Tensor:
+        """The weight of each sample in a mean, which its labels alone decide: (N,), 0 where every pixel is ignored."""
+
+    def weigh_domains(self, weights: Mapping[str, float] | None, domains: Sequence[str]) -> None:
+        """Take the names of the domains, and the weight of each one's own mean, if there are any.
+
+        Raises:
+            InputError: when the weights do not fit the domains or the reduction.
+        """
+        self.domains = tuple(domains)
+        by_name = None if weights is None else _in_order(weights, self.domains, self.reduction)
+        self.register_buffer("domain_weights", by_name, persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         """(N, C, H, W) logits and (N, H, W) int64 mask to a scalar; 0 where every pixel is ignored."""
         return self.sum(logits, mask) if self.reduction == "sum" else self.mean(logits, mask)
 
     def sum(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The weighted sum over the pixels, whatever the reduction."""
+        """The weighted sum over the samples, whatever the reduction."""
         return self.per_sample(logits, mask).sum()
 
     def weight(self, mask: Tensor) -> Tensor:
@@ -62,17 +72,8 @@ class SegmentationLoss(nn.Module, ABC):
         # Everything stays on the device: reading the weight would make each step wait for the one before it.
         return self.weight_per_sample(mask).sum()
 
-    def per_sample(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The weighted sum over each sample's pixels: (N,)."""
-        # Not torch's own reduction, whose order is left to chance on GPUs and refused with deterministic=true.
-        return self.per_pixel(logits, mask).sum(dim=(1, 2))
-
-    def weight_per_sample(self, mask: Tensor) -> Tensor:
-        """The weight of each sample in a mean: (N,)."""
-        return self.pixel_weights(mask).sum(dim=(1, 2))
-
     def mean(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The weighted mean over the pixels, whatever the reduction; comparable between images of any size."""
+        """The weighted mean over the samples, whatever the reduction; comparable between images of any size."""
         total = self.sum(logits, mask)
         return total / self.weight(mask).to(total.dtype).clamp(min=1e-12)
 
@@ -104,7 +105,28 @@ class SegmentationLoss(nn.Module, ABC):
         return torch.arange(len(self.domains), device=domain.device)[:, None] == domain
 
 
-class CrossEntropy(SegmentationLoss):
+class PixelLoss(SegmentationLoss):
+    """A weighted mean or sum over labelled pixels."""
+
+    @abstractmethod
+    def per_pixel(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """(N, C, H, W) logits and (N, H, W) int64 mask to the (N, H, W) weighted losses, 0 where ignored."""
+
+    @abstractmethod
+    def pixel_weights(self, mask: Tensor) -> Tensor:
+        """(N, H, W) weight of each pixel in a mean, 0 where ignored."""
+
+    def per_sample(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """The weighted sum over each sample's pixels: (N,)."""
+        # Not torch's own reduction, whose order is left to chance on GPUs and refused with deterministic=true.
+        return self.per_pixel(logits, mask).sum(dim=(1, 2))
+
+    def weight_per_sample(self, mask: Tensor) -> Tensor:
+        """The weight of each sample's pixels together: (N,), whole numbers where every pixel weighs 1."""
+        return self.pixel_weights(mask).sum(dim=(1, 2))
+
+
+class CrossEntropy(PixelLoss):
     """Cross-entropy per pixel, averaged or summed over the pixels that are not ignored.
 
     The two differ by a factor: the gradient of the sum is that of the mean times the labelled pixels of the
@@ -123,9 +145,11 @@ class CrossEntropy(SegmentationLoss):
             batches of Ros et al. (arXiv 1604.01545), whose ratio fixes how many images a domain gives; weights of
             that ratio give each domain its share of the loss however many of its pixels are ignored.
         domains: the names, in the order of a batch's "domain".
+        label_smoothing: share of a pixel's label that all classes divide between them (Szegedy et al., "Rethinking the
+            Inception architecture", CVPR 2016, section 7), as in `torch.nn.functional.cross_entropy`.
 
     Raises:
-        InputError: for an unknown weighting or reduction, or weights that do not fit the domains.
+        InputError: for an unknown weighting or reduction, another share, or weights that do not fit the domains.
     """
 
     def __init__(
@@ -135,8 +159,11 @@ class CrossEntropy(SegmentationLoss):
         reduction: str = "mean",
         domain_weights: Mapping[str, float] | None = None,
         domains: Sequence[str] = (),
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        require_number("label_smoothing", label_smoothing, 0, 1)
+        self.label_smoothing = label_smoothing
         if class_weights not in CLASS_WEIGHTS:
             raise InputError(f"class_weights {class_weights!r}: expected one of {', '.join(CLASS_WEIGHTS)}")
         if reduction not in REDUCTIONS:
@@ -150,16 +177,28 @@ class CrossEntropy(SegmentationLoss):
             weights = balanced.sqrt() if class_weights.startswith("sqrt") else balanced
         self.weights: Tensor | None
         self.register_buffer("weights", weights, persistent=False)
-        self.domains = tuple(domains)
-        by_name = None if domain_weights is None else _in_order(domain_weights, self.domains, reduction)
-        self.register_buffer("domain_weights", by_name, persistent=False)
+        self.weigh_domains(domain_weights, domains)
 
     def per_pixel(self, logits: Tensor, mask: Tensor) -> Tensor:
-        return F.cross_entropy(logits, mask.long(), self.weights, ignore_index=IGNORE_INDEX, reduction="none")
+        return F.cross_entropy(
+            logits, mask.long(), self.weights, ignore_index=IGNORE_INDEX, reduction="none",
+            label_smoothing=self.label_smoothing,
+        )  # fmt: skip
 
     def pixel_weights(self, mask: Tensor) -> Tensor:
         kept = mask != IGNORE_INDEX
         return kept if self.weights is None else self.weights[mask.long() * kept] * kept
+
+
+def require_number(name: str, value: object, least: float, most: float = float("inf")) -> None:
+    """Refuse what is no number in a range.
+
+    Raises:
+        InputError: naming the setting of the loss.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        span = f"from {least:g} to {most:g}" if most < float("inf") else f"from {least:g} on"
+        raise InputError(f"loss.{name}={value!r}: expected a number {span}")
 
 
 def _in_order(weights: Mapping[str, float], domains: Sequence[str], reduction: str) -> Tensor:

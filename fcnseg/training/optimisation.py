@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR, StepLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, PolynomialLR, StepLR
 
 from fcnseg.errors import InputError
 
@@ -131,6 +131,20 @@ class _OneCycle(_OfOneLength, OneCycleLR):
     length = "total_steps"
 
 
+class _Cosine(_OfOneLength, LambdaLR):
+    length = "total_steps"
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float, least: float) -> None:
+        self.total_steps, self.rise, self.least = total_steps, round(warmup * total_steps), least
+        super().__init__(optimizer, self.factor)
+
+    def factor(self, step: int) -> float:
+        if step < self.rise:
+            return (step + 1) / (self.rise + 1)
+        share = (step - self.rise) / max(1, self.total_steps - self.rise)
+        return self.least + (1 - self.least) * (1 + math.cos(math.pi * min(1.0, share))) / 2
+
+
 def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
     """A fixed learning rate, as the reference trains."""
     return PolynomialLR(optimizer, total_iters=total_steps, power=0.0)
@@ -155,3 +169,17 @@ def one_cycle(optimizer: Optimizer, total_steps: int, warmup: float = 0.1, **opt
     # A rise needs two steps: OneCycleLR divides by zero where the warm-up is exactly one step long.
     rise = warmup if warmup * total_steps > 1 else 0.0
     return _OneCycle(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=rise, **options)
+
+
+def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, least: float = 0.0) -> LRScheduler:
+    """Rise in equal steps over the share `warmup` of all steps, then fall along half a cosine to `least` of the rate.
+
+    Loshchilov and Hutter, "SGDR" (ICLR 2017) without restarts, after the warm-up of Goyal et al. (arXiv 1706.02677).
+
+    Raises:
+        InputError: for a share that is none.
+    """
+    for name, value in (("warmup", warmup), ("least", least)):
+        if not isinstance(value, int | float) or not 0 <= value < 1:
+            raise InputError(f"scheduler.{name}={value!r}: expected a share from 0 on and below 1")
+    return _Cosine(optimizer, total_steps, warmup, least)

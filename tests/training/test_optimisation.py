@@ -5,16 +5,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 import fcnseg
 from fcnseg.errors import InputError
 from fcnseg.training import SegmentationModule
-from fcnseg.training.optimisation import constant, one_cycle, parameter_groups, poly, scaled_rate
+from fcnseg.training.optimisation import constant, cosine, one_cycle, parameter_groups, poly, scaled_rate
 
 LR, DECAY = 0.1, 0.5
 
@@ -133,7 +134,7 @@ def test_poly_has_the_power_of_deeplab() -> None:
     assert rates(poly, 10, 1.0)[5] == pytest.approx([0.5**0.9])
 
 
-def cosine(start: float, end: float, share: float) -> float:
+def half_cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
@@ -144,7 +145,7 @@ def test_one_cycle_rises_and_falls_along_two_cosines(steps: int, warmup: float) 
     followed = rates(partial(one_cycle, warmup=warmup), steps, 0.1, 0.2)
     for step, pair in enumerate(followed[:steps]):
         rise, fall = step / top, (step - top) / (end - top)
-        factor = cosine(1 / 25, 1, rise) if rise <= 1 else cosine(1, 1 / 250_000, fall)
+        factor = half_cosine(1 / 25, 1, rise) if rise <= 1 else half_cosine(1, 1 / 250_000, fall)
         assert pair == pytest.approx([0.1 * factor, 0.2 * factor], rel=1e-6)
     assert followed[0] == pytest.approx([0.004, 0.008])
     assert followed[top] == pytest.approx([0.1, 0.2])
@@ -234,3 +235,36 @@ def test_frozen_batch_norm_wants_some_and_nothing_separate() -> None:
             domain_statistics="separate",
             frozen_batch_norm=True,
         )
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(40, 0.25), (40, 0.0), (7, 0.5)])
+def test_cosine_is_torchs_after_a_linear_rise(steps: int, warmup: float) -> None:
+    def torchs(steered: Optimizer, total: int) -> LRScheduler:
+        rise = round(warmup * total)
+        fall = CosineAnnealingLR(steered, total - rise)
+        if not rise:
+            return fall
+        return SequentialLR(steered, [LinearLR(steered, 1 / (rise + 1), 1, rise), fall], [rise])
+
+    followed, expected = rates(partial(cosine, warmup=warmup), steps, 0.1, 0.2), rates(torchs, steps, 0.1, 0.2)
+    assert np.array(followed) == pytest.approx(np.array(expected), abs=1e-9)
+    assert followed[-1] == [0, 0]
+    assert rates(partial(cosine, warmup=warmup, least=0.1), steps, 0.1)[-1] == pytest.approx([0.01])
+
+
+def test_cosine_goes_on_from_its_state_at_its_own_length_alone() -> None:
+    steered = optimizer(0.1)
+    whole = cosine(steered, 20)
+    for _ in range(9):
+        steered.step()
+        whole.step()
+    again = cosine(optimizer(0.1), 20)
+    again.load_state_dict(whole.state_dict())
+    again.optimizer.step()
+    again.step()
+    whole.step()
+    assert again.get_last_lr() == whole.get_last_lr()
+    with pytest.raises(InputError, match="a schedule over 20 steps, and over 30"):
+        cosine(optimizer(0.1), 30).load_state_dict(whole.state_dict())
+    with pytest.raises(InputError, match=r"scheduler\.warmup=1: expected a share"):
+        cosine(optimizer(0.1), 20, warmup=1)
