@@ -125,6 +125,7 @@ class FCN(nn.Module, Storable):
     def _plan(self, skips: tuple[str, ...], scales: tuple[float, ...]) -> Iterator[Fusion]:
         """Derive the upsamplings and crops, from the coarsest scores to the image."""
         coarse = self._grids["fc7"]
+        self._summed = [coarse]  # grids that scores are added up on, coarse to fine
         names = ["upscore2", *(f"upscore_{tap}" for tap in skips)][: len(skips)]
         for name, tap, scale in zip(names, skips, scales, strict=True):
             fine = self._grids[tap]
@@ -135,14 +136,18 @@ class FCN(nn.Module, Storable):
             else:
                 yield Fusion(tap, aligned_upsampling(name, coarse, fine), 0, scale)
                 coarse = fine
+            self._summed.append(coarse)
         name = f"upscore{coarse.stride}" if skips else "upscore"
         if name in names:  # FCN-2s' last step, of a stride of 2 as the first
             name = f"upscore_{skips[-1]}"
+        yield self._to_image(coarse, name)
+
+    def _to_image(self, coarse: Grid, name: str) -> Fusion:
+        """The last step, from a grid to the image."""
         if self.spec.padding == "caffe":
             layer = upsampling(name, coarse, IMAGE)
-            yield Fusion(None, layer, crop_offset(coarse.then(layer), IMAGE))
-        else:
-            yield Fusion(None, aligned_upsampling(name, coarse, IMAGE), 0)
+            return Fusion(None, layer, crop_offset(coarse.then(layer), IMAGE))
+        return Fusion(None, aligned_upsampling(name, coarse, IMAGE), 0)
 
     def forward(self, images: Tensor, reuse: bool = False) -> Tensor:
         """(N, in_channels, H, W) normalised float images to (N, num_classes, H, W) logits, any H and W.
@@ -163,6 +168,16 @@ class FCN(nn.Module, Storable):
             )
         taps = self.taps(images, reuse)
         return self.combine(self.score(taps), (images.shape[-2], images.shape[-1]))
+
+    def each_network(self, images: Tensor) -> list[Tensor]:
+        """As `forward`, and then the logits of the coarser networks that are within this one, the next coarser first.
+
+        Down to FCN-32s: sums of scores, upsampled to the image without the finer skips.
+        """
+        sums = self._sums(self.score(self.taps(images)))
+        ends = [*(self._to_image(grid, "upscore") for grid in self._summed[:-1]), self.fusions[-1]]
+        size = (images.shape[-2], images.shape[-1])
+        return [self._at_image(x, end, size) for x, end in zip(sums, ends, strict=True)][::-1]
 
     def taps(self, images: Tensor, reuse: bool = False) -> dict[str, Tensor]:
         """(N, in_channels, H, W) normalised images to the maps that are scored, by the backbone's names for them."""
@@ -189,15 +204,22 @@ class FCN(nn.Module, Storable):
 
     def combine(self, scores: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Scores as `score` gives them to (N, num_classes, *size) logits, `size` = (H, W) being the images'."""
+        return self._at_image(self._sums(scores)[-1], self.fusions[-1], size)
+
+    def _sums(self, scores: Sequence[Tensor]) -> list[Tensor]:
+        """The scores, and on the grid of each skip their sum up to it."""
         fade = self.spec.padding == "caffe"
-        x, *skips = scores
+        sums, skips = [scores[0]], scores[1:]
         for fusion, skip in zip(self.fusions, skips, strict=False):
+            x = sums[-1]
             if fade:
                 height, width = (fusion.layer.output_size(n) for n in x.shape[-2:])
                 skip = skip[..., fusion.crop : fusion.crop + height, fusion.crop : fusion.crop + width]
-            x = upsampled(x, fusion.layer, (0, 0), (skip.shape[-2], skip.shape[-1]), fade) + skip
-        last = self.fusions[-1]
-        return upsampled(x, last.layer, (last.crop, last.crop), size, fade)
+            sums.append(upsampled(x, fusion.layer, (0, 0), (skip.shape[-2], skip.shape[-1]), fade) + skip)
+        return sums
+
+    def _at_image(self, x: Tensor, last: Fusion, size: tuple[int, int]) -> Tensor:
+        return upsampled(x, last.layer, (last.crop, last.crop), size, self.spec.padding == "caffe")
 
     def combine_part(self, scores: Sequence[Tensor], start: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """Part of what `combine` gives for scores of a whole image, from no more of them than it needs.

@@ -142,6 +142,8 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
             )
         model.backbone.checkpoint_activations = True
     if config.trainer.compile:
+        if config.deep_supervision:
+            raise InputError("trainer.compile=true: does not go with deep_supervision; expected one or the other")
         model.compile()
     return SegmentationModule(
         model,
@@ -152,6 +154,7 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
         backbone_lr_factor=config.get("backbone_lr_factor", 1.0),
         frozen_batch_norm=frozen,
         domain_statistics=config.domain_statistics,
+        deep_supervision=config.deep_supervision,
         training_data={
             "train": {
                 name: f"{len(dataset)} images{'' if is_labelled(dataset) else ' without labels'}"

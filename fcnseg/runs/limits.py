@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
@@ -20,6 +21,7 @@ from fcnseg.errors import InputError, causes, mistake, vanished
 from fcnseg.memory import IN_TRAINING, available_memory, full_memory
 from fcnseg.models.sharded import files_of
 from fcnseg.training import SegmentationModule
+from fcnseg.training.averaging import WeightAverage
 from fcnseg.training.checkpoints import LastCheckpoint
 
 BESIDE = 32 * 2**20
@@ -36,7 +38,7 @@ def check_resources(trainer: Trainer, module: SegmentationModule, data: Segmenta
         InputError: naming folder, model or label file, with what is needed and what there is.
     """
     check_labels(data)
-    state = state_share(module.optimizer)
+    state = state_share(module.optimizer) + averages(trainer)
     check_memory(trainer, module, state)
     if trainer.is_global_zero:
         check_space(trainer, checkpoint_bytes(module, state), folder)
@@ -64,8 +66,14 @@ def state_share(optimizer: Callable[..., Optimizer]) -> float:
     return sum(value.nbytes for value in kept if value.shape == weight.shape) / weight.nbytes
 
 
+def averages(trainer: Trainer) -> int:
+    """How many averages of the weights a training keeps beside them."""
+    callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
+    return sum(isinstance(each, WeightAverage) and each.decay is not None for each in callbacks)
+
+
 def checkpoint_bytes(module: nn.Module, state: float) -> int:
-    """Of a checkpoint with weights and the optimiser's state."""
+    """Of a checkpoint with weights and the optimiser's state, which averages count to."""
     return sum(value.nbytes for value in module.state_dict().values()) + int(state * _trained_bytes(module))
 
 

@@ -18,6 +18,7 @@ from fcnseg.evaluation.metrics import Scores, scores, to_dict
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.models import FCN, at_own_sizes, likeliest
 from fcnseg.models.recomputing import frozen_statistics
+from fcnseg.training.collapse import largest_share
 from fcnseg.training.losses import CrossEntropy, SegmentationLoss
 from fcnseg.training.micro_batches import Whole, batch_number, micro_batches, recount, weigh
 from fcnseg.training.optimisation import default_of, freeze_batch_norm, parameter_groups, require_factor
@@ -38,7 +39,8 @@ class SegmentationModule(LightningModule):
     that `fcnseg evaluate` and `fcnseg predict` give the same scores.
 
     Logs "train/loss", what is minimised, and "val/loss", the mean over the labelled pixels of each image,
-    averaged over the images, whatever the loss does in training. A loss that knows several `domains` gives
+    averaged over the images, whatever the loss does in training, and "val/largest_share", the share of the class that
+    most pixels are predicted as. A loss that knows several `domains` gives
     "train/loss_NAME" too, the mean over the labelled pixels that a domain has in the batch, 0 where there are none.
 
     A batch is trained on as a whole, on however many processes it is spread: the loss is one mean over all of its
@@ -65,10 +67,13 @@ class SegmentationModule(LightningModule):
             part by its own, and keeps those of the first domain, the one that validation is on, for evaluation
             (domain-specific batch normalisation with shared scales and shifts, after Li et al., arXiv 1603.04779,
             and Chang et al., CVPR 2019).
+        deep_supervision: weight of the loss of each of the coarser networks that are within this one, down to FCN-32s,
+            beside its own: "train/loss" has them, "val/loss" has not (Lee et al., "Deeply-supervised nets", AISTATS
+            2015). They are there in training alone.
 
     Raises:
-        InputError: for other `domain_statistics` or factors, and for frozen batch normalisation that is not there or
-            would be separate.
+        InputError: for other `domain_statistics` or factors, for frozen batch normalisation that is not there or would
+            be separate, or a `deep_supervision` below 0 or of an FCN-32s.
     """
 
     def __init__(
@@ -82,8 +87,10 @@ class SegmentationModule(LightningModule):
         domain_statistics: str = "shared",
         backbone_lr_factor: float = 1.0,
         frozen_batch_norm: bool = False,
+        deep_supervision: float = 0.0,
     ) -> None:
         super().__init__()
+        _check_supervision(deep_supervision, model)
         if domain_statistics not in DOMAIN_STATISTICS:
             expected = " or ".join(DOMAIN_STATISTICS)
             raise InputError(f"domain_statistics {domain_statistics!r}: expected {expected}")
@@ -101,7 +108,7 @@ class SegmentationModule(LightningModule):
         self.last_scores: Scores | None = None
         self.last_evaluation: Evaluation | None = None
         self.training_data = training_data
-        self.domain_statistics = domain_statistics
+        self.domain_statistics, self.deep_supervision = domain_statistics, deep_supervision
         self._scored_at: dict[str, int] | None = None
         self._evaluated_after = -1
         self.seed = 0
@@ -140,11 +147,11 @@ class SegmentationModule(LightningModule):
             self._summed, self._whole = {}, None
             if "whole" in batch and isinstance(self.loss, SegmentationLoss):
                 self._whole = weigh(self.loss, batch["whole"]["mask"], batch["whole"]["domain"])
-        logits, mask = self.training_logits(batch), batch["mask"]
+        heads, mask = self._heads(batch), batch["mask"]
         if isinstance(self.loss, SegmentationLoss):
-            loss, shown = self._over_all_processes(self.loss, logits, mask, batch.get("domain"))
+            loss, shown = self._over_all_processes(self.loss, heads, mask, batch.get("domain"))
         else:
-            loss = self.loss(logits, mask)
+            loss = self._of_heads(self.loss, heads, mask)
             shown = all_reduce_sum(loss.detach().clone()) / (count_processes() * micro_batches(self.trainer))
         bar = self.trainer.progress_bar_callback  # for others than ours Lightning reads what is logged in each step
         options = {"prog_bar": not isinstance(bar, ProgressBar), "batch_size": len(batch["image"])}
@@ -159,7 +166,7 @@ class SegmentationModule(LightningModule):
             self.log_dict({name: self._summed[name] for name in values}, **options)
 
     def _over_all_processes(
-        self, criterion: SegmentationLoss, logits: Tensor, mask: Tensor, domain: Tensor | None
+        self, criterion: SegmentationLoss, heads: Sequence[Tensor], mask: Tensor, domain: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """What this process minimises, and the loss of the whole batch, or what a micro-batch adds to it.
 
@@ -168,7 +175,7 @@ class SegmentationModule(LightningModule):
         """
         shares = count_processes() * micro_batches(self.trainer)
         weights, known = criterion.domain_weights, self._whole
-        sums, pixels = criterion.per_sample(logits, mask), criterion.weight_per_sample(mask)
+        sums, pixels = self._of_heads(criterion.per_sample, heads, mask), criterion.weight_per_sample(mask)
         if domain is not None and (weights is not None or len(criterion.domains) > 1):
             counted = sums if weights is not None else sums.detach()
             parts = criterion.means_of_domains(counted, pixels, domain, known.of_domains if known else None)
@@ -204,21 +211,33 @@ class SegmentationModule(LightningModule):
 
     def training_logits(self, batch: dict[str, Any]) -> Tensor:
         """(N, num_classes, H, W) logits of a training batch, in float32 or float64."""
+        return self._heads(batch)[0]
+
+    def _of_heads(self, loss: Callable[[Tensor, Tensor], Tensor], heads: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """A loss of the logits, and what those of coarser networks add to it."""
+        value = loss(heads[0], mask)
+        for coarser in heads[1:]:
+            value = value + self.deep_supervision * loss(coarser, mask)
+        return value
+
+    def _heads(self, batch: dict[str, Any]) -> list[Tensor]:
+        """The logits of a training batch, with `deep_supervision` followed by those of the coarser networks."""
         images = batch["image"]
         for layer in self._frozen:
             layer.eval()
         if self.domain_statistics == "shared":
-            return self._seeded_logits(images, range(len(images)))
+            return self._seeded_heads(images, range(len(images)))
         parts = [(batch["domain"] == domain).nonzero()[:, 0] for domain in range(int(batch["domain"].max()) + 1)]
-        logits = []
+        found = []
         for domain, part in enumerate(parts):
             if not len(part):
                 continue
             with frozen_statistics(self.model) if domain else nullcontext():
-                logits.append(self._seeded_logits(images[part], part.tolist()))
-        return torch.cat(logits)[torch.cat(parts).argsort()]
+                found.append(self._seeded_heads(images[part], part.tolist()))
+        order = torch.cat(parts).argsort()
+        return [torch.cat(logits)[order] for logits in zip(*found, strict=True)]
 
-    def _seeded_logits(self, images: Tensor, places: Sequence[int]) -> Tensor:
+    def _seeded_heads(self, images: Tensor, places: Sequence[int]) -> list[Tensor]:
         """Logits of images at these places of what this process is given at once, with the dropout of each image.
 
         Of the whole batch that is every n-th sample, see `fcnseg.data.bgc`.
@@ -226,8 +245,8 @@ class SegmentationModule(LightningModule):
         first, step = self._places()
         seeds = [self._random_number(first + place * step) for place in places]
         with self.model.dropout.seeded(seeds, images.device), synchronised_statistics():
-            logits = self(images)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+            heads = self.model.each_network(self.model.normalise(images)) if self.deep_supervision else [self(images)]
+        return [logits.to(torch.promote_types(logits.dtype, torch.float32)) for logits in heads]
 
     def on_validation_epoch_start(self) -> None:
         self._validation_loss = torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -248,7 +267,8 @@ class SegmentationModule(LightningModule):
         self._validated += zip(batch["index"], batch["name"], matrices.cpu().numpy(), strict=True)
 
     def on_validation_epoch_end(self) -> None:
-        self.last_scores = scores(self.confusion.compute())
+        confusion = self.confusion.compute()
+        self.last_scores, largest = scores(confusion), largest_share(confusion)
         self.confusion.reset()
         total, images = all_reduce_sum(self._validation_loss)
         if not self.trainer.sanity_checking:
@@ -261,6 +281,7 @@ class SegmentationModule(LightningModule):
         for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"):
             value = torch.tensor(getattr(self.last_scores, name), dtype=torch.float32)
             self.log(f"val/{name}", value, prog_bar=name == "mean_iou")
+        self.log("val/largest_share", largest)
 
     def _keep_evaluation(self) -> None:
         """Each image's confusions, of all processes: an index below 0 stands for no image, see `SegmentationData`."""
@@ -320,3 +341,10 @@ class SegmentationModule(LightningModule):
             return optimizer
         schedule = self.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _check_supervision(weight: float, model: FCN) -> None:
+    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight < float("inf"):
+        raise InputError(f"deep_supervision={weight!r}: expected a number from 0 on")
+    if weight and len(model.fusions) == 1:
+        raise InputError(f"deep_supervision={weight}: {model.spec.name} has no coarser network within; expected 0")

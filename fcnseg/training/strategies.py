@@ -122,7 +122,8 @@ def shard(model: FCN, mesh: DeviceMesh) -> None:
         if layer.weight.numel() >= LARGE:
             fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    register_fsdp_forward_method(model, "logits")
+    for name in ("logits", "each_network"):
+        register_fsdp_forward_method(model, name)
 
 
 LARGE = 2**18

@@ -19,8 +19,9 @@ from fcnseg.data.files.images import read_image
 from fcnseg.errors import InputError, vanished
 from fcnseg.memory import full_memory
 from fcnseg.models import create_model
-from fcnseg.runs.limits import check_memory, checkpoint_bytes, state_share
+from fcnseg.runs.limits import averages, check_memory, checkpoint_bytes, state_share
 from fcnseg.training import SegmentationModule
+from fcnseg.training.averaging import WeightAverage
 from fcnseg.training.checkpoints import AtomicCheckpointIO
 from tests.commands.processes import SETTINGS
 
@@ -55,11 +56,16 @@ def test_an_optimisers_state_is_known_before_there_is_one(optimizer, share) -> N
     assert state_share(optimizer) == share
 
 
-def test_a_checkpoint_is_as_large_as_was_told(train) -> None:
-    assert train("trainer.max_steps=1", "optimizer=adamw") == 0
+@pytest.mark.parametrize("average", [0, 1])
+def test_a_checkpoint_is_as_large_as_was_told(train, average: int) -> None:
+    decay = "0.9" if average else "null"
+    assert train("trainer.max_steps=1", "optimizer=adamw", f"callbacks.ema.decay={decay}") == 0
     module = SegmentationModule(create_model("fcn32s_vgg16", num_classes=11, width=0.05))
     size = Path("run/checkpoints/last.ckpt").stat().st_size
-    assert checkpoint_bytes(module, state_share(torch.optim.AdamW)) == pytest.approx(size, rel=0.1)
+    share = state_share(torch.optim.AdamW) + averages(
+        Trainer(logger=False, callbacks=[WeightAverage(0.9 if average else None)])
+    )
+    assert checkpoint_bytes(module, share) == pytest.approx(size, rel=0.1)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ import fcnseg
 from fcnseg.data import CityScenes, SegmentationData
 from fcnseg.data.transforms import street_pipeline
 from fcnseg.training import SegmentationModule
+from fcnseg.training.averaging import WeightAverage
 from fcnseg.training.checkpoints import LastCheckpoint
 from fcnseg.training.strategies import DataParallel
 
@@ -70,7 +71,7 @@ def train(
 ) -> None:  # fmt: skip
     """In `root/name`, perhaps from where `root/resume` stopped; Lightning's own strategy, or ours with settings.
 
-    With dropout, batch normalisation and momentum, whose states a resumed run needs.
+    With dropout, batch normalisation and momentum, whose states a resumed run needs, and an average of the weights.
     """
     folder = root / name
     folder.mkdir(exist_ok=True)
@@ -89,7 +90,7 @@ def train(
     trainer = pl.Trainer(
         accelerator="cpu", devices=processes, max_epochs=epochs, limit_val_batches=1, num_sanity_val_steps=0,
         strategy=together if processes > 1 else "auto",
-        callbacks=[keep, Record(folder, stop_after)], logger=False, enable_progress_bar=False,
+        callbacks=[WeightAverage(0.9), keep, Record(folder, stop_after)], logger=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
     module = SegmentationModule(model, optimizer=partial(torch.optim.SGD, lr=0.05, momentum=0.9))

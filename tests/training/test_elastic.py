@@ -14,6 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from fcnseg.training.averaging import CURRENT
 from tests.training import recorded
 from tests.training.recorded import EPOCHS, STEPS_PER_EPOCH, Stopped, train
 
@@ -118,7 +119,8 @@ def test_a_killed_run_of_two_processes_ends_with_the_weights_of_the_uninterrupte
     """To the last bit: sums of two numbers know no order. The workers of the one and not of the other play no part."""
     whole, rest, killed = (checkpoint(runs / name) for name in ("two", "two_then_two", "two_killed"))
     assert rest["global_step"] == whole["global_step"] == STEPS
-    for name, value in whole["state_dict"].items():
-        assert torch.equal(rest["state_dict"][name], value), name
+    for key in ("state_dict", CURRENT):  # the average of the weights, and the weights
+        for name, value in whole[key].items():
+            assert torch.equal(rest[key][name], value), name
     assert any(not torch.equal(killed["state_dict"][name], value) for name, value in whole["state_dict"].items())
     torch.testing.assert_close(rest["optimizer_states"], whole["optimizer_states"], rtol=0, atol=0)
