@@ -24,9 +24,10 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 import fcnseg
-from fcnseg.data import CityScenes, SegmentationData
+from fcnseg.data import CityScenes, SegmentationData, Targets, WithoutLabels
 from fcnseg.labels import IGNORE_INDEX
 from fcnseg.training import SegmentationModule
+from fcnseg.training.adaptation import ClassMix, MinimumEntropy
 from fcnseg.training.losses import CrossEntropy
 from fcnseg.training.micro_batches import micro_batches
 
@@ -68,6 +69,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "against": "summed loss",
     },
     "summed loss": {"model": "fcn8s_vgg16", "dropout": 0.5, "loss": {"reduction": "sum"}, "lr": 2e-8},
+    "images mixed by class": {"model": "fcn8s_vgg16_bn", "dropout": 0.5, "adaptation": ClassMix, "targets": True},
+    "least entropy": {"model": "fcn8s_vgg16_bn", "dropout": 0.5, "adaptation": MinimumEntropy, "unlabelled": True},
 }
 
 
@@ -92,16 +95,21 @@ def train(processes: int, setting: str, precision: str, steps: int, lr: float | 
     """One training, as each of its processes runs it; the first one writes weights, those it began with, and losses."""
     options = SETTINGS[setting]
     pl.seed_everything(5, verbose=False)
-    domains = {look: PartlyLabelled(CityScenes(40, seed=1, look=look, size=SIZE)) for look in DOMAINS}
+    domains: dict[str, Any] = {look: PartlyLabelled(CityScenes(40, seed=1, look=look, size=SIZE)) for look in DOMAINS}
+    real = domains["real"]
+    if options.get("unlabelled"):
+        domains["real"] = WithoutLabels(real)
     data = SegmentationData(
-        domains, domains["real"], size=SIZE, ratio={"real": 6, "synthetic": 4}, batch_size=10, num_workers=0,
+        domains, real, size=SIZE, ratio={"real": 6, "synthetic": 4}, batch_size=10, num_workers=0,
         device_batch_size=options.get("at_once"),
+        targets=Targets(WithoutLabels(real), ["synthetic"]) if options.get("targets") else None,
     )  # fmt: skip
     model = fcnseg.create_model(options["model"], num_classes=11, width=0.1, dropout=options["dropout"])
     model.backbone.checkpoint_activations = options.get("twice", False)
     loss = CrossEntropy(class_pixels=data.class_pixels, domains=DOMAINS, **options.get("loss", {}))
     optimizer = partial(torch.optim.SGD, lr=lr or options.get("lr", 2e-4), momentum=0.9, weight_decay=5e-4)
-    module = SegmentationModule(model, loss, optimizer)
+    adaptation = options["adaptation"]() if "adaptation" in options else None
+    module = SegmentationModule(model, loss, optimizer, adaptation=adaptation)
     began = {name: value.clone() for name, value in model.state_dict().items()}
     losses = Losses()
     trainer = pl.Trainer(

@@ -2,9 +2,11 @@
 
 One thread for each process, the same images for each: two processes take a batch twice as large. The times are those
 of whole steps of Lightning's, from one to the next: forward and backward pass, with synchronised batch normalisation,
-the averaging of gradients and the optimiser. Processes alone and together take turns, so that a machine that slows
-down does so for both. Beside the steps the averaging alone is timed, over buffers of several sizes: what
-`scripts/simulate_scaling.py` computes with. On GPUs `--accelerator gpu`, one for each process.
+the averaging of gradients and the optimiser. One process alone, as many apart at the same time, which know nothing of
+one another, and as many together take turns, so that a machine that slows down does so for all. What those apart lose
+is the machine's (memory, caches, clock); what those together lose beyond is training's. Beside the steps the
+averaging alone is timed, over buffers of several sizes: what `scripts/simulate_scaling.py` computes with. On GPUs
+`--accelerator gpu`, one for each process.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from itertools import pairwise
@@ -34,15 +37,25 @@ BUFFERS = (1, 2**14, 2**18, 2**22)
 
 
 class Times(pl.Callback):
-    """Notes when each step ends."""
+    """Notes when each step ends, and the processor time until then.
 
-    def __init__(self) -> None:
-        self.ends: list[float] = []
+    Args:
+        warm_up: steps after which processes apart wait for one another, in `folder`.
+        apart: how many they are.
+    """
+
+    def __init__(self, warm_up: int, apart: int, folder: Path | None) -> None:
+        self.ends: list[tuple[float, float]] = []
+        self.warm_up, self.apart, self.folder = warm_up, apart, folder
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
+        if len(self.ends) == self.warm_up - 1 and self.folder is not None:
+            (self.folder / f"{os.getpid()}").touch()
+            while len(list(self.folder.iterdir())) < self.apart:
+                time.sleep(0.001)
+        self.ends.append((time.perf_counter(), time.process_time()))
 
 
 def work(arguments: argparse.Namespace, processes: int) -> None:
@@ -60,7 +73,7 @@ def work(arguments: argparse.Namespace, processes: int) -> None:
     module = SegmentationModule(
         model.to(memory_format=torch.channels_last), optimizer=partial(torch.optim.SGD, lr=1e-4, momentum=0.9)
     )
-    times = Times()
+    times = Times(arguments.warm_up, arguments.processes, arguments.apart)
     together = DataParallel(gradient_as_bucket_view=True, compress=arguments.compress)
     trainer = pl.Trainer(
         accelerator=arguments.accelerator, devices=processes, strategy=together if processes > 1 else "auto",
@@ -69,8 +82,10 @@ def work(arguments: argparse.Namespace, processes: int) -> None:
     )  # fmt: skip
     trainer.fit(module, data)
     ends = times.ends[arguments.warm_up - 1 :]
+    steps, busy = zip(*((after - was, used - had) for (was, had), (after, used) in pairwise(ends)), strict=True)
     found = {
-        "step": statistics.median(after - before for before, after in pairwise(ends)),
+        "step": statistics.median(steps),
+        "busy": statistics.median(busy),
         "bytes": 4 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         "averaging": averaging(trainer.strategy.root_device) if processes > 1 else {},
     }
@@ -96,31 +111,42 @@ def averaging(device: torch.device) -> dict[int, float]:
     return found
 
 
-def measure(arguments: argparse.Namespace, processes: int) -> dict[str, Any]:
-    """A training in a process of its own, which starts the others; returns what it printed."""
+def measure(processes: int, apart: int = 1) -> dict[str, Any]:
+    """Trainings in processes of their own, each of which starts its others; returns the mean of what they printed."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, *sys.argv[1:], "--work", str(processes)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{processes} processes: {done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, *sys.argv[1:], "--work", str(processes)]
+        command += ["--apart", folder] if apart > 1 else []
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started = [subprocess.Popen(command, env=environment, **pipes) for _ in range(apart)]
+        told = [process.communicate() for process in started]
+    for process, (_, errors) in zip(started, told, strict=True):
+        if process.returncode:
+            raise RuntimeError(f"{processes} processes: {errors[-3000:]}")
+    found = [json.loads(printed.strip().splitlines()[-1]) for printed, _ in told]
+    return found[0] | {key: statistics.mean(each[key] for each in found) for key in ("step", "busy")}
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """The measurement: medians over the rounds, and of each round the ratio."""
-    rounds = [[measure(arguments, count) for count in (1, arguments.processes)] for _ in range(arguments.rounds)]
-    alone, together = ([found["step"] for found in column] for column in zip(*rounds, strict=True))
-    sizes = rounds[0][1]["averaging"]
+    count = arguments.processes
+    rounds = [(measure(1), measure(1, apart=count), measure(count)) for _ in range(arguments.rounds)]
+    alone, apart, together = ([found["step"] for found in column] for column in zip(*rounds, strict=True))
+    busy = [statistics.median(found["busy"] for found in column) for column in zip(*rounds, strict=True)]
+    sizes = rounds[0][2]["averaging"]
     return {
         "model": f"{arguments.model}, width {arguments.width:g}",
         "size": arguments.size,
         "images": arguments.batch,
         "processes": arguments.processes,
-        "bytes": rounds[0][1]["bytes"],
+        "bytes": rounds[0][2]["bytes"],
         "alone": statistics.median(alone),
+        "apart": statistics.median(apart),
         "together": statistics.median(together),
+        "busy": dict(zip(("alone", "apart", "together"), busy, strict=True)),
         "ratios": [one / several for one, several in zip(alone, together, strict=True)],
-        "averaging": {size: statistics.median(pair[1]["averaging"][size] for pair in rounds) for size in sizes},
+        "of_apart": [one / several for one, several in zip(apart, together, strict=True)],
+        "averaging": {size: statistics.median(each[2]["averaging"][size] for each in rounds) for size in sizes},
     }
 
 
@@ -141,6 +167,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--folder", type=Path, help="of the decoded images (default: the user's cache)")
     made.add_argument("--output", type=Path, help="a JSON file for what was measured")
     made.add_argument("--work", type=int, help=argparse.SUPPRESS)
+    made.add_argument("--apart", type=Path, help=argparse.SUPPRESS)
     return made
 
 
@@ -150,12 +177,13 @@ def main() -> None:
         work(arguments, arguments.work)
         return
     found = compare(arguments)
-    ratios, megabytes = sorted(found["ratios"]), found["bytes"] / 1e6
-    print(f"{found['model']}, {found['images']} images of {arguments.size[0]}x{arguments.size[1]} for each process")
-    print(f"step alone          {found['alone'] * 1e3:.0f} ms (median of {arguments.rounds} rounds)")
-    print(f"step of {found['processes']} together  {found['together'] * 1e3:.0f} ms, {megabytes:.1f} MB averaged")
-    share = statistics.median(ratios)
-    print(f"each of them does   {share:.3f} of one alone (rounds: {ratios[0]:.3f} to {ratios[-1]:.3f})")
+    for name in ("alone", "apart", "together"):
+        milliseconds = found[name] * 1e3, found["busy"][name] * 1e3
+        print("step {:<8}       {:.0f} ms, {:.0f} of it computing".format(name, *milliseconds))
+    for name, ratios in (("alone", sorted(found["ratios"])), ("apart", sorted(found["of_apart"]))):
+        share = f"{statistics.median(ratios):.3f} of one {name} (rounds: {ratios[0]:.3f} to {ratios[-1]:.3f})"
+        print(f"each of {found['processes']} does      {share}")
+    print(f"averaged            {found['bytes'] / 1e6:.1f} MB")
     for size, seconds in found["averaging"].items():
         print(f"averaging alone     {int(size) / 1e6:.6g} MB in {seconds * 1e3:.3g} ms")
     if arguments.output:

@@ -176,7 +176,10 @@ def network_of(name: str, size: Sequence[int], width: float = 1.0, fc_channels: 
 
 
 def check(path: Path) -> list[str]:
-    """Predict what `scripts/scaling.py` has measured, from the time of one process and of sums without training."""
+    """Predict what `scripts/scaling.py` has measured, from processes that know nothing of one another, and from sums.
+
+    What processes take from each other by memory, caches and clock, the time of those apart has in it.
+    """
     found: dict[str, Any] = json.loads(path.read_text())
     name, width = found["model"].split(", width ")
     devices, sums = found["processes"], {int(size): seconds for size, seconds in found["averaging"].items()}
@@ -187,11 +190,11 @@ def check(path: Path) -> list[str]:
     network = network_of(name, found["size"], float(width))
     lines = [f"{link.within / 1e9:.2f} GB/s and {link.hop_within * 1e6:.0f} us a hop, from sums without a training"]
     for overlap in (False, True):
-        each = step(network, replace(link, overlap=overlap), devices, found["alone"], 0, 25e6)
+        each = step(network, replace(link, overlap=overlap), devices, found["apart"], 0, 25e6)
         lines.append(
             f"averaging {'beside' if overlap else 'after'} computing: {each.seconds * 1e3:.0f} ms a step predicted, "
             f"{found['together'] * 1e3:.0f} measured ({each.seconds / found['together'] - 1:+.1%}); each process "
-            f"{found['alone'] / each.seconds:.3f} of one alone, {found['alone'] / found['together']:.3f} measured"
+            f"{found['apart'] / each.seconds:.3f} of one apart, {found['apart'] / found['together']:.3f} measured"
         )
     return lines
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fcnseg.data.citygen import CityScenes, write_synthia
     from fcnseg.data.datamodule import SegmentationData
-    from fcnseg.data.dataset import Concat, Remapped, SegmentationDataset, Subset
+    from fcnseg.data.dataset import Concat, Remapped, SegmentationDataset, Subset, WithoutLabels
     from fcnseg.data.datasets.camvid import CamVid, CamVid32, camvid32_as_street11
     from fcnseg.data.datasets.cityscapes import Cityscapes
     from fcnseg.data.datasets.described import Described
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fcnseg.data.datasets.volumes import Slices
     from fcnseg.data.datasets.windows import Windows
     from fcnseg.data.storage.packed import Packed
+    from fcnseg.data.targets import Targets
     from fcnseg.label_spaces import LABEL_SPACES
     from fcnseg.labels import IGNORE_INDEX, STREET11, LabelSpace
 
@@ -48,9 +49,11 @@ _HOMES = {
     "SynthiaRand": "fcnseg.data.datasets.synthia",
     "SynthiaRandCityscapes": "fcnseg.data.datasets.synthia",
     "SynthiaSeqs": "fcnseg.data.datasets.synthia",
+    "Targets": "fcnseg.data.targets",
     "Unlabelled": "fcnseg.data.datasets.unlabelled",
     "Voc": "fcnseg.data.datasets.voc",
     "Windows": "fcnseg.data.datasets.windows",
+    "WithoutLabels": "fcnseg.data.dataset",
     "camvid32_as_street11": "fcnseg.data.datasets.camvid",
     "write_synthia": "fcnseg.data.citygen",
 }
@@ -80,9 +83,11 @@ __all__ = [
     "SynthiaRand",
     "SynthiaRandCityscapes",
     "SynthiaSeqs",
+    "Targets",
     "Unlabelled",
     "Voc",
     "Windows",
+    "WithoutLabels",
     "camvid32_as_street11",
     "write_synthia",
 ]

@@ -1,6 +1,6 @@
 """From datasets to batches: augmented samples for training, whole ones for validation, and their collation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,6 +16,7 @@ from fcnseg.data.dataset import SegmentationDataset, drawn
 from fcnseg.data.pasting import Paste
 from fcnseg.data.resizing import framed_image, padded_image, padded_mask
 from fcnseg.data.streams import SampleRef
+from fcnseg.data.targets import Targets
 from fcnseg.data.transforms import Augment
 from fcnseg.errors import InputError
 from fcnseg.geometry import shown_size
@@ -24,12 +25,23 @@ from fcnseg.workers import begin_worker
 
 
 class TrainingSamples(Dataset):
-    """Augmented samples of several domains, by the sampler's draws, perhaps with objects pasted into them."""
+    """Augmented samples of several domains, by the sampler's draws, perhaps with objects pasted into them.
+
+    Args:
+        domains, augment, seed, paste: as the data module's.
+        targets: by the positions of the domains whose samples get one.
+    """
 
     def __init__(
-        self, domains: Sequence[SegmentationDataset], augment: Augment, seed: int, paste: Paste | None = None
+        self,
+        domains: Sequence[SegmentationDataset],
+        augment: Augment,
+        seed: int,
+        paste: Paste | None = None,
+        targets: Mapping[int, Targets] | None = None,
     ) -> None:
         self.domains, self.augment, self.seed, self.paste = domains, augment, seed, paste
+        self.targets = targets or {}
 
     def __getitem__(self, ref: SampleRef) -> dict[str, Any]:
         dataset = self.domains[ref.domain]
@@ -38,7 +50,12 @@ class TrainingSamples(Dataset):
             image, mask = self.paste(image, mask, dataset, ref.index, (self.seed, ref.domain, ref.count, 2))
         seed = np.random.SeedSequence([self.seed, ref.domain, ref.count]).generate_state(1)[0]
         image, mask = self.augment(image, mask, int(seed))
-        return {"image": _to_tensor(image), "mask": _to_indices(mask), "domain": ref.domain, "name": name}
+        beside: dict[str, Tensor] = {}
+        if ref.domain in self.targets:
+            image, target = self.targets[ref.domain].beside(image, ref, self.augment, self.seed)
+            if target is not None:
+                beside = {"target": _to_tensor(target[0]), "target_mask": _to_indices(target[1])}
+        return {"image": _to_tensor(image), "mask": _to_indices(mask), "domain": ref.domain, "name": name} | beside
 
 
 class ValidationSamples(Dataset):
@@ -163,12 +180,22 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def collate_padded(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack images and masks, padded to the largest height and width among them."""
+    """Stack images and masks, padded to the largest height and width among them.
+
+    Targets of some of the samples are stacked apart, with "target_of" (M,), whose they are.
+    """
+    keys = ("target", "target_mask")
+    beside = [(place, [sample.pop(key) for key in keys]) for place, sample in enumerate(samples) if "target" in sample]
     sizes = [tuple(sample["mask"].shape) for sample in samples]
     if len(set(sizes)) > 1:
         largest = np.max(sizes, axis=0).tolist()
         samples = [sample | _padded(sample["image"], sample["mask"], largest) for sample in samples]
-    return default_collate(samples)
+    batch = default_collate(samples)
+    if beside:
+        places, targets = zip(*beside, strict=True)
+        batch |= dict(zip(keys, map(torch.stack, zip(*targets, strict=True)), strict=True))
+        batch["target_of"] = torch.tensor(places)
+    return batch
 
 
 def _padded(image: Tensor, mask: Tensor, size: Sequence[int]) -> dict[str, Tensor]:

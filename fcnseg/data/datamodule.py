@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,18 @@ from fcnseg.data.batches import (
     follow_limit,
 )
 from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler
-from fcnseg.data.dataset import SegmentationDataset, is_labelled, parts_of, read_mask, require_apart
+from fcnseg.data.counting import mean_pixels
+from fcnseg.data.dataset import SegmentationDataset, is_labelled, parts_of, require_apart
 from fcnseg.data.pasting import prepare_rare, require_rare
 from fcnseg.data.skipping import Skipping
 from fcnseg.data.statistics import Normalisation, normalisation, spread
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
 from fcnseg.data.storage.host import once
-from fcnseg.data.streams import Parts
+from fcnseg.data.targets import Targets
 from fcnseg.data.transforms import Augment, resize_pipeline
 from fcnseg.errors import InputError
 from fcnseg.geometry import require_resize
-from fcnseg.labels import IGNORE_INDEX, LabelSpace
+from fcnseg.labels import LabelSpace
 
 CACHES = ("none", "ram", "disk")
 MIXINGS = ("balanced", "pooled")
@@ -66,6 +66,7 @@ class SegmentationData(LightningDataModule):
             shuffled together, whatever the ratio and the weights of sets within a domain.
         augment: training augmentation; by default only the resize to `size`. Masks' padding is the ignore index.
         paste: probability that objects of rare classes are pasted into a training image from another of its domain.
+        targets: images without labels that samples of some domains are shown beside; they are augmented alike.
         rare_classes: names, for `paste` and for an augmentation's `rare_crops`; by default the classes with fewer
             pixels than the median one, by `class_pixels`.
         batch_size: samples of a global batch, over all processes.
@@ -104,6 +105,7 @@ class SegmentationData(LightningDataModule):
         ratio: Mapping[str, float] | None = None,
         mixing: str = "balanced",
         augment: Augment | None = None,
+        targets: Targets | None = None,
         paste: float = 0.0,
         rare_classes: Sequence[str] | None = None,
         batch_size: int = 10,
@@ -149,14 +151,16 @@ class SegmentationData(LightningDataModule):
         _require_one_label_space(train, self.label_space)
         _require_labels(train, val)
         require_rare(paste, rare_classes, self.label_space)
+        if targets is not None:
+            targets.require(train, size)
         if not allow_overlap:
-            require_apart(train, val)
+            require_apart(train if targets is None else {**train, "targets": targets.dataset}, val)
         self.train, self.val = dict(train), val
         self.size, self.resize = tuple(size) if size else None, resize
         self.ratio = dict(ratio) if ratio else dict.fromkeys(train, 1.0)
         self.mixing = mixing
         self.augment: Augment = augment or resize_pipeline(size, resize)
-        self.paste, self.rare_classes = paste, rare_classes
+        self.targets, self.paste, self.rare_classes = targets, paste, rare_classes
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.device_batch_size, self.micro_batches = device_batch_size, 1
         self.num_workers, self.seed = num_workers, seed
@@ -206,6 +210,8 @@ class SegmentationData(LightningDataModule):
             if self.trainer:
                 self.divide_batches(self.trainer)
             self.train = {name: self._cached(dataset) for name, dataset in self.train.items()}
+            if self.targets is not None:
+                self.targets.dataset = self._cached(self.targets.dataset)
 
     def _cached(self, dataset: SegmentationDataset) -> SegmentationDataset:
         if self.cache == "none" or isinstance(dataset, Preloaded | DiskCached):
@@ -256,7 +262,8 @@ class SegmentationData(LightningDataModule):
             note = Path(self.trainer.default_root_dir if self.trainer else ".", "damaged.txt")
             domains = [Skipping(dataset, note, self.most_errors) for dataset in domains]
         paste = prepare_rare(self.augment, self.paste, self.rare_classes, self.label_space, self.class_pixels)
-        dataset = TrainingSamples(domains, self.augment, self.seed, paste)
+        shown = None if self.targets is None else self.targets.by_position(list(self.train))
+        dataset = TrainingSamples(domains, self.augment, self.seed, paste, shown)
         done = self._batches_done if self.trainer else None
         batches = self.batches(*self._processes(), done, self.micro_batches)
         return self._loader(dataset, TrainingLoader, batch_sampler=batches, collate_fn=collate_padded)
@@ -324,7 +331,7 @@ class SegmentationData(LightningDataModule):
         for name, dataset in self.train.items():
             if is_labelled(dataset):
                 parts = [(len(dataset), 1.0)] if pooled else parts_of(dataset)
-                total += _mean_pixels(dataset, parts, limit) * (len(dataset) if pooled else self.ratio[name])
+                total += mean_pixels(dataset, parts, limit) * (len(dataset) if pooled else self.ratio[name])
         return total
 
 
@@ -363,18 +370,6 @@ def _require_labels(train: Mapping[str, SegmentationDataset], val: SegmentationD
         )
 
 
-def _mean_pixels(dataset: SegmentationDataset, parts: Parts, limit: int) -> np.ndarray:
-    """(classes, 2): `_count` of an image on average, its sets weighed as they are drawn."""
-    mean, start = np.zeros((dataset.label_space.num_classes, 2)), 0
-    for length, weight in parts:
-        indices = range(start, start + length, max(1, -(-length * len(parts) // limit)))
-        count = partial(_class_pixels, dataset, indices, len(mean))
-        counted = np.array(once(dataset, indices, "class pixels", count), float)
-        mean += weight / sum(share for _, share in parts) * counted / len(indices)
-        start += length
-    return mean
-
-
 def _facts(dataset: SegmentationDataset) -> dict[str, Any]:
     image = dataset[0][0]
     return {
@@ -388,12 +383,3 @@ def _normalisation(dataset: SegmentationDataset) -> Normalisation:
     """Mean and standard deviation of the channels, measured once per host."""
     found = once(dataset, spread(len(dataset)), "moments", lambda: asdict(normalisation(dataset)))
     return Normalisation(tuple(found["mean"]), tuple(found["std"]))
-
-
-def _class_pixels(dataset: SegmentationDataset, indices: range, classes: int) -> list[list[int]]:
-    return np.sum([_count(read_mask(dataset, index), classes) for index in indices], axis=0).tolist()
-
-
-def _count(mask: np.ndarray, classes: int) -> np.ndarray:
-    pixels = np.bincount(mask.ravel(), minlength=IGNORE_INDEX + 1)[:classes]
-    return np.stack([pixels, (pixels > 0) * pixels.sum()], axis=1)

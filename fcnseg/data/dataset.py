@@ -15,7 +15,7 @@ from fcnseg.data.files.path_list import PathList
 from fcnseg.data.streams import Parts
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import get_label_space
-from fcnseg.labels import LabelSpace
+from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 Sample = tuple[np.ndarray, np.ndarray, str]
 """(H, W, C) image, (H, W) uint8 mask, name."""
@@ -184,6 +184,31 @@ class Remapped(Wrapper):
         """What the dataset draws, in the other label space."""
         image, mask, name = drawn(self.dataset, index, seed)
         return image, self.mapping(mask), name
+
+
+class WithoutLabels(Wrapper):
+    """A dataset's images, with every pixel of their masks ignored.
+
+    Args:
+        dataset: any dataset.
+    """
+
+    def __init__(self, dataset: SegmentationDataset) -> None:
+        super().__init__(dataset)
+        self.labelled = False
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image as it is, an (H, W) uint8 mask of the ignore index, and the name."""
+        return _ignored(self.dataset[index])
+
+    def draw(self, index: int, seed: Sequence[int]) -> Sample:
+        """What the dataset draws, without its labels."""
+        return _ignored(drawn(self.dataset, index, seed))
+
+
+def _ignored(sample: Sample) -> Sample:
+    image, mask, name = sample
+    return image, np.full_like(mask, IGNORE_INDEX), name
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from fcnseg.inference.device import fast_precision
 from fcnseg.models import FCN
 from fcnseg.models.backbones import Chain
 from fcnseg.models.spec import ModelSpec
+from fcnseg.runs.adapting import add_targets
 from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import AtomicCheckpointIO, BesideTraining
 from fcnseg.training.losses import SegmentationLoss
@@ -52,10 +53,13 @@ def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
         if not train:
             arguments.update(train={}, ratio=None, augment=None)
         else:
+            whole = dict(arguments.train)
             if config.data.get("parts") is not None:
                 _take_parts(arguments, config.data.parts)
             if config.data.get("domains") is not None:
                 _keep(arguments, config.data.domains)
+            if config.get("adaptation") is not None:
+                add_targets(arguments, whole, config.adaptation)
     arguments._set_parent(config)
     return instantiate(arguments, _convert_="all")
 
@@ -155,6 +159,7 @@ def build_module(config: DictConfig, data: SegmentationData) -> SegmentationModu
         frozen_batch_norm=frozen,
         domain_statistics=config.domain_statistics,
         deep_supervision=config.deep_supervision,
+        adaptation=instantiate(config.adaptation.method) if config.get("adaptation") else None,
         training_data={
             "train": {
                 name: f"{len(dataset)} images{'' if is_labelled(dataset) else ' without labels'}"

@@ -55,6 +55,9 @@ def apply_regime(config: DictConfig) -> None:
     phases = read_phases(regime)
     _check_alone(config)
     groups = _groups(config, regime.get("real"), phases)
+    if regime.get("adaptation") is not None:
+        target = regime.adaptation.target or groups["real"][0]
+        _update(config, {"adaptation": {**regime.adaptation, "target": target}})
     _check_weights(config, groups["all"])
     batches = _batches_per_epoch(config, groups["real"])
     steps = divide(_total_steps(config, batches), {name: phase.steps for name, phase in phases.items()})
@@ -78,8 +81,8 @@ def read_phases(regime: Any) -> dict[str, Phase]:
     written = regime.get("phases") if isinstance(regime, dict) else None
     if not isinstance(written, dict) or not any(phase is not None for phase in written.values()):
         raise InputError("regime.phases: expected a mapping such as {real: {domains: real, steps: 1}}")
-    if unknown := [str(key) for key in regime if key not in ("real", "phases")]:
-        raise InputError(f"regime.{unknown[0]}: no such key; expected real or phases")
+    if unknown := [str(key) for key in regime if key not in ("real", "phases", "adaptation")]:
+        raise InputError(f"regime.{unknown[0]}: no such key; expected real, phases or adaptation")
     phases = {str(name): _phase(phase, f"regime.phases.{name}") for name, phase in written.items() if phase is not None}
     total = sum(phase.steps for phase in phases.values())
     if not math.isclose(total, 1, abs_tol=1e-6):
@@ -123,6 +126,8 @@ def _phase(written: Any, where: str) -> Phase:
 
 def _check_alone(config: DictConfig) -> None:
     """Refuse settings that the regime would overwrite."""
+    if config.regime.get("adaptation") is not None and config.get("adaptation") is not None:
+        raise InputError(f"adaptation: {_chosen()} has its own, regime.adaptation; give one or the other")
     for key, value, default in (
         ("stages", config.stages, None),
         ("data.domains", config.data.get("domains"), None),
@@ -154,7 +159,7 @@ def _check_weights(config: DictConfig, names: list[str]) -> None:
 def _batches_per_epoch(config: DictConfig, real: list[str]) -> int:
     """A pass over the real images, or `data.steps_per_epoch`, rounded up to whole steps of the optimiser."""
     alone = deepcopy(config)
-    _update(alone, {"data.domains": real})
+    _update(alone, {"data.domains": real, "adaptation": None})
     accumulated = _accumulated(config)
     return -(-len(build_data(alone).batches()) // accumulated) * accumulated
 

@@ -44,6 +44,8 @@ class GradientMonitor(Callback):
         loss = pl_module.loss
         if self.every_n_steps and not (isinstance(loss, SegmentationLoss) and len(loss.domains) > 1):
             raise InputError("callbacks.gradients: compares domains; expected a loss and data of two or more")
+        if self.every_n_steps and getattr(pl_module, "adaptation", None) is not None:
+            raise InputError("callbacks.gradients: knows nothing of adaptation=; expected one of the two")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         first = batch_idx % trainer.accumulate_grad_batches == 0

@@ -1,6 +1,6 @@
 """The Lightning module: one FCN, its loss, its optimiser, and the scores of validation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,6 +18,8 @@ from fcnseg.evaluation.metrics import Scores, scores, to_dict
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.models import FCN, at_own_sizes, likeliest
 from fcnseg.models.recomputing import frozen_statistics
+from fcnseg.training.adaptation import Adaptation
+from fcnseg.training.adaptation.method import require_pixels, require_whole, weighed
 from fcnseg.training.collapse import largest_share
 from fcnseg.training.losses import CrossEntropy, SegmentationLoss
 from fcnseg.training.micro_batches import Whole, batch_number, micro_batches, recount, weigh
@@ -30,6 +32,9 @@ DOMAIN_STATISTICS = ("shared", "separate")
 
 _RATES = {"backbone_lr_factor": 1.0, "frozen_batch_norm": False}
 """What checkpoints of before there was a choice were trained with."""
+
+ADAPTATION = 1
+"""A word that tells the chance of adaptation from that of dropout."""
 
 
 class SegmentationModule(LightningModule):
@@ -70,10 +75,13 @@ class SegmentationModule(LightningModule):
         deep_supervision: weight of the loss of each of the coarser networks that are within this one, down to FCN-32s,
             beside its own: "train/loss" has them, "val/loss" has not (Lee et al., "Deeply-supervised nets", AISTATS
             2015). They are there in training alone.
+        adaptation: what learns from images without labels, see `fcnseg.training.adaptation`. What it adds to
+            "train/loss" is logged as "train/loss_adaptation".
 
     Raises:
         InputError: for other `domain_statistics` or factors, for frozen batch normalisation that is not there or would
-            be separate, or a `deep_supervision` below 0 or of an FCN-32s.
+            be separate, a `deep_supervision` below 0 or of an FCN-32s, or an adaptation that does not fit the loss; and
+            when training starts, one that does not fit the trainer.
     """
 
     def __init__(
@@ -88,6 +96,7 @@ class SegmentationModule(LightningModule):
         backbone_lr_factor: float = 1.0,
         frozen_batch_norm: bool = False,
         deep_supervision: float = 0.0,
+        adaptation: Adaptation | None = None,
     ) -> None:
         super().__init__()
         _check_supervision(deep_supervision, model)
@@ -109,9 +118,14 @@ class SegmentationModule(LightningModule):
         self.last_evaluation: Evaluation | None = None
         self.training_data = training_data
         self.domain_statistics, self.deep_supervision = domain_statistics, deep_supervision
+        self.adaptation = adaptation
+        if adaptation is not None:
+            require_pixels(self.loss)
+            adaptation.begin(model)
         self._scored_at: dict[str, int] | None = None
         self._evaluated_after = -1
         self.seed = 0
+        self._adapted = 0  # steps that the adaptation has followed
         self._accumulated: list[Tensor] = []  # weights of the batches since the last step of the optimiser
         self._accumulated_pixels = 1.0
         self._whole: Whole | None = None  # of a batch in micro-batches
@@ -125,6 +139,11 @@ class SegmentationModule(LightningModule):
 
     def on_fit_start(self) -> None:
         self.seed = self.trainer.strategy.broadcast(torch.initial_seed())
+        if self.adaptation is not None:
+            require_whole(self.trainer)
+
+    def on_train_start(self) -> None:
+        self._adapted = self.global_step
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         torch.manual_seed(self._random_number(self._places()[0]))  # of whatever is random beside the head's dropout
@@ -147,16 +166,28 @@ class SegmentationModule(LightningModule):
             self._summed, self._whole = {}, None
             if "whole" in batch and isinstance(self.loss, SegmentationLoss):
                 self._whole = weigh(self.loss, batch["whole"]["mask"], batch["whole"]["domain"])
+        if self.adaptation is not None:
+            batch = self.adaptation.prepare(batch, self._seeds(range(len(batch["image"])), ADAPTATION))
         heads, mask = self._heads(batch), batch["mask"]
         if isinstance(self.loss, SegmentationLoss):
-            loss, shown = self._over_all_processes(self.loss, heads, mask, batch.get("domain"))
+            per_sample = weighed(self.loss, batch.get("pixel_weight"))
+            loss, shown = self._over_all_processes(self.loss, per_sample, heads, mask, batch.get("domain"))
         else:
             loss = self._of_heads(self.loss, heads, mask)
             shown = all_reduce_sum(loss.detach().clone()) / (count_processes() * micro_batches(self.trainer))
         bar = self.trainer.progress_bar_callback  # for others than ours Lightning reads what is logged in each step
         options = {"prog_bar": not isinstance(bar, ProgressBar), "batch_size": len(batch["image"])}
+        if self.adaptation is not None and (added := self.adaptation.loss(heads[0], batch)) is not None:
+            loss, whole = loss + added * count_processes(), all_reduce_sum(added.detach().clone())
+            self.log("train/loss_adaptation", whole)
+            shown = shown + whole
         self._log_whole({"train/loss": shown}, **options)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+        if self.adaptation is not None and self.global_step > self._adapted:
+            self.adaptation.after_step(self.model, self.global_step)
+            self._adapted = self.global_step
 
     def _log_whole(self, values: dict[str, Tensor], **options: Any) -> None:
         """Log what the micro-batches of a batch have come to, once the last one has added its part."""
@@ -166,7 +197,12 @@ class SegmentationModule(LightningModule):
             self.log_dict({name: self._summed[name] for name in values}, **options)
 
     def _over_all_processes(
-        self, criterion: SegmentationLoss, heads: Sequence[Tensor], mask: Tensor, domain: Tensor | None
+        self,
+        criterion: SegmentationLoss,
+        per_sample: Callable[[Tensor, Tensor], Tensor],
+        heads: Sequence[Tensor],
+        mask: Tensor,
+        domain: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """What this process minimises, and the loss of the whole batch, or what a micro-batch adds to it.
 
@@ -175,7 +211,7 @@ class SegmentationModule(LightningModule):
         """
         shares = count_processes() * micro_batches(self.trainer)
         weights, known = criterion.domain_weights, self._whole
-        sums, pixels = self._of_heads(criterion.per_sample, heads, mask), criterion.weight_per_sample(mask)
+        sums, pixels = self._of_heads(per_sample, heads, mask), criterion.weight_per_sample(mask)
         if domain is not None and (weights is not None or len(criterion.domains) > 1):
             counted = sums if weights is not None else sums.detach()
             parts = criterion.means_of_domains(counted, pixels, domain, known.of_domains if known else None)
@@ -242,11 +278,15 @@ class SegmentationModule(LightningModule):
 
         Of the whole batch that is every n-th sample, see `fcnseg.data.bgc`.
         """
-        first, step = self._places()
-        seeds = [self._random_number(first + place * step) for place in places]
+        seeds = self._seeds(places)
         with self.model.dropout.seeded(seeds, images.device), synchronised_statistics():
             heads = self.model.each_network(self.model.normalise(images)) if self.deep_supervision else [self(images)]
         return [logits.to(torch.promote_types(logits.dtype, torch.float32)) for logits in heads]
+
+    def _seeds(self, places: Iterable[int], *words: int) -> list[int]:
+        """A number for each sample of what this process is given at once, which its place in the batch decides."""
+        first, step = self._places()
+        return [self._random_number(first + place * step, *words) for place in places]
 
     def on_validation_epoch_start(self) -> None:
         self._validation_loss = torch.zeros(2, dtype=torch.float64, device=self.device)

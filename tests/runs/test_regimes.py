@@ -15,6 +15,9 @@ from fcnseg.commands.configuration import config_folder, register_models
 from fcnseg.data import CityScenes
 from fcnseg.data.storage.packing import pack
 from fcnseg.errors import InputError
+from fcnseg.labels import IGNORE_INDEX
+from fcnseg.models.loading import load_checkpoint
+from fcnseg.runs.building import build_data
 from fcnseg.runs.regimes import apply_regime, divide
 
 TRAIN = (
@@ -163,6 +166,48 @@ def test_one_phase_is_a_choice_of_data(regime, domains, mixing):
     assert config.optimizer.lr == 2e-3
 
 
+@pytest.mark.parametrize(
+    ("regime", "ratio", "targets"),
+    [
+        ("fda", {"synthetic": 4}, ["synthetic"]),
+        ("bgc_fda", {"real": 6, "synthetic": 4}, ["synthetic"]),
+        ("dacs", {"synthetic": 0.5, "adapted": 0.5}, ["adapted"]),
+        ("bgc_dacs", {"real": 0.3, "synthetic": 0.2, "adapted": 0.5}, ["adapted"]),
+        ("classmix", {"real": 0.5, "adapted": 0.5}, ["adapted"]),
+        ("entropy", {"synthetic": 0.5, "adapted": 0.5}, None),
+    ],
+)
+def test_regimes_that_adapt_show_all_real_images_without_their_labels(regime, ratio, targets):
+    lengths = ["data.train.real.length=12", "data.train.synthetic.length=8", "data.val.length=2", "data.size=[32,32]"]
+    parts = "data.parts={real: {share: 0.25}, synthetic: {share: 0.5}}"
+    data = build_data(expanded(f"regime={regime}", "trainer.max_steps=4", parts, *lengths))
+    assert data.ratio == pytest.approx(ratio)
+    sizes = {"real": 3, "synthetic": 4, "adapted": 12 if regime in ("classmix", "entropy") else 4}
+    assert {name: len(dataset) for name, dataset in data.train.items()} == {name: sizes[name] for name in ratio}
+    if regime in ("classmix", "entropy"):
+        assert (data.train["adapted"][0][1] == IGNORE_INDEX).all()
+    elif "adapted" in ratio:
+        assert (data.train["adapted"][0][1] != IGNORE_INDEX).any()
+    if targets is None:
+        assert data.targets is None
+        return
+    assert data.targets is not None
+    assert list(data.targets.domains) == targets
+    assert len(data.targets.dataset) == 12
+    assert (data.targets.dataset[0][1] == IGNORE_INDEX).all()
+
+
+@pytest.mark.slow
+def test_a_regime_that_adapts_takes_the_images_of_the_others(fcnseg, camvid, tmp_path):
+    """Mixed images count as such; the run says what adaptation did, and its checkpoint makes a network."""
+    limits = ["trainer.max_steps=3", "data.batch_size=4"]
+    assert fcnseg(*TRAIN, TEN, f"data.root={camvid}", "regime=bgc_dacs", *limits) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["images_seen"] == {"camvid": 3, "synthetic": 3, "adapted": 6}
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").adaptation.target == "camvid"
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt").spec.name == "fcn32s_vgg16"
+
+
 def test_several_phases_are_stages():
     synthetic = {"data": {"domains": ["synthetic"], "mixing": "balanced"}, "trainer": {"max_steps": 20}}
     real = {"data": {"domains": ["real"], "mixing": "balanced"}, "trainer": {"max_steps": 20}}
@@ -232,7 +277,13 @@ def test_data_configs_name_the_real_domain_first(name):
         (["regime=bgc", "data.domains=[camvid]"], "data.domains=['camvid']: regime=bgc sets it; give one or the other"),
         (["regime=bgc", "data.mixing=pooled"], "data.mixing=pooled: regime=bgc sets it"),
         (["regime=real", "+regime.phases.real.epochs=3"], "regime.phases.real.epochs: no such key; expected one of"),
-        (["regime=real", "+regime.reel=camvid"], "regime.reel: no such key; expected real or phases"),
+        (["regime=real", "+regime.reel=camvid"], "regime.reel: no such key; expected real, phases or adaptation"),
+        (["regime=dacs", "adaptation=fda"], "adaptation: regime=dacs has its own, regime.adaptation; give one or the"),
+        (["adaptation=dacs", "data=camvid"], "adaptation: has no domain to adapt to camvid; expected another one"),
+        (["adaptation=dacs", "adaptation.target=x"], "adaptation.target=x: no such domain; expected one of camvid"),
+        (["adaptation=dacs", "adaptation.share=1"], "adaptation.share=1: expected a number above 0 and below 1"),
+        (["adaptation=dacs", "loss=dice"], "adaptation: weighs the pixels of a mean; expected loss=cross_entropy or f"),
+        (["adaptation=dacs", "adaptation.method.decay=1"], "decay=1: expected a number from 0 to 1, and below"),
         (["regime=real", "regime.phases.real.steps=0.9"], "regime.phases: their steps sum to 0.9; expected shares"),
         (["regime=real", "regime.phases.real.steps=-1"], "regime.phases.real.steps=-1: expected a number above 0"),
         (["regime=finetune", "regime.phases.real.lr=x"], "regime.phases.real.lr=x: expected a number above 0"),

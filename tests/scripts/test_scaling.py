@@ -20,7 +20,9 @@ def test_two_processes_are_timed_and_predicted(tmp_path: Path) -> None:
     assert found["processes"] == 2
     assert found["alone"] > 0
     assert found["ratios"] == [found["alone"] / found["together"]]
-    assert f"each of them does   {found['ratios'][0]:.3f} of one alone" in done.stdout
+    assert found["of_apart"] == [found["apart"] / found["together"]]
+    assert f"each of 2 does      {found['ratios'][0]:.3f} of one alone" in done.stdout
+    assert f"each of 2 does      {found['of_apart'][0]:.3f} of one apart" in done.stdout
     assert found["averaging"]["16777216"] > found["averaging"]["4"] > 0
     checked = [sys.executable, SCRIPTS / "simulate_scaling.py", "--check", tmp_path / "measured.json"]
     told = subprocess.run(checked, check=True, capture_output=True, text=True).stdout

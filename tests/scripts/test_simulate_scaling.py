@@ -93,7 +93,7 @@ def test_a_measurement_is_predicted_from_its_parts(tmp_path: Path) -> None:
     """Links of 1 GB/s and 100 us a hop, and steps that take what follows from them."""
     sums = {4: 200e-6, 4_000_000: 200e-6 + 4e-3}
     found = {
-        "model": "fcn8s_vgg16, width 0.25", "size": [180, 240], "processes": 2, "averaging": sums, "alone": 0.5,
+        "model": "fcn8s_vgg16, width 0.25", "size": [180, 240], "processes": 2, "averaging": sums, "apart": 0.5,
         "together": 0.55,
     }  # fmt: skip
     path = tmp_path / "measured.json"
