@@ -2,11 +2,10 @@
 
 import os
 import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,7 @@ from torch.distributed.distributed_c10d import _get_default_store
 
 from fcnseg.errors import InputError
 from fcnseg.runs.folder import last_checkpoint, relative
-
-INTERVAL = 1.0
-"""Seconds between two signs of life."""
+from fcnseg.runs.signs import INTERVAL, Signs
 
 ROLL_CALL = 5.0
 """Seconds in which a process that is there gives a sign of life, for those whose connection to some other broke."""
@@ -59,6 +56,7 @@ class Heartbeat(Callback):
         self.interval = min(INTERVAL, within / 5)
         self.children: list[Any] = []
         self.told_by_others: Callable[[], str | None] = lambda: None
+        self.connected: Callable[[], None] = lambda: None
         self.lost: str | None = None
         self._over: threading.Event | None = None
 
@@ -68,21 +66,17 @@ class Heartbeat(Callback):
             return
         self.rank, self.count, self.folder = trainer.global_rank, trainer.world_size, Path(trainer.default_root_dir)
         self.speaks = trainer.local_rank == 0
-        # Lightning's own watch over them kills this process too, before it can tell why.
-        if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
-            self.children = list(launcher.procs)
-            launcher.procs.clear()
+        self.children = children_of(trainer)
         self.store = _get_default_store().clone()
-        self.store.set(f"host/{self.rank}", f"rank {self.rank} on {socket.gethostname()}")
+        self.signs = Signs(self.store, self.rank, range(1, self.count) if self.rank == 0 else [0])
         # Asked once, since a store that does not answer any more blocks whoever asks.
         self.first = bytes(self.store.get("host/0")).decode()
-        self.launcher = os.getppid() if _is_launched(trainer) else None
-        now = time.monotonic()
-        self.watched = {rank: (0, now) for rank in (range(1, self.count) if self.rank == 0 else [0])}
-        self.heard = now
+        self.launcher = os.getppid() if is_launched(trainer) else None
+        self.heard = time.monotonic()
         self._over = threading.Event()
         for loop in (self._beat, self._watch):
             threading.Thread(target=loop, args=[self._over], daemon=True, name="heartbeat").start()
+        self.connected()
 
     def stop(self) -> None:
         """Let go of the others, when the training is over, or has failed here."""
@@ -96,7 +90,9 @@ class Heartbeat(Callback):
             return None
         deadline = time.monotonic() + (ROLL_CALL if self.rank == 0 else 2 * ROLL_CALL)  # the first one tells the others
         while self.lost is None and time.monotonic() < deadline:
-            if silent := [rank for rank, (_, heard) in self.watched.items() if time.monotonic() - heard > ROLL_CALL]:
+            if silent := [
+                rank for rank, (_, heard) in self.signs.watched.items() if time.monotonic() - heard > ROLL_CALL
+            ]:
                 self._lose(f"{self._name(silent[0])} is gone")
             time.sleep(0.1)
         return self.lost
@@ -119,16 +115,12 @@ class Heartbeat(Callback):
                 return
 
     def _look(self) -> None:
-        self.store.add(f"beat/{self.rank}", 1)
-        for rank, (count, heard) in self.watched.items():
-            now = time.monotonic()
-            if (beats := self.store.add(f"beat/{rank}", 0)) > count:
-                self.watched[rank] = beats, now
-            elif now - heard > self.within:
-                self._lose(f"{self._name(rank)} has given no sign of life for {self.within:g} seconds")
+        self.signs.give()
+        if (silent := self.signs.silent(self.within)) is not None:
+            self._lose(f"{self._name(silent)} has given no sign of life for {self.within:g} seconds")
         for number, child in enumerate(self.children, start=1):
             if child.poll():
-                self._lose(f"{self._name(self.rank + number)} {_ended(child.returncode)}")
+                self._lose(f"{self._name(self.rank + number)} {ended(child.returncode)}")
         if self.launcher not in (None, os.getppid()):
             self._lose(f"the launcher of {self._name(self.rank)} is gone")
         if self.rank > 0 and self.store.check(["lost"]):
@@ -158,13 +150,29 @@ class Heartbeat(Callback):
                 self.store.set("lost", line)
 
     def _name(self, rank: int) -> str:
-        if rank == 0:
-            return self.first
-        key = f"host/{rank}"
-        return bytes(self.store.get(key)).decode() if self.store.check([key]) else f"rank {rank}"
+        return self.first if rank == 0 else self.signs.name(rank)
 
 
-def _is_launched(trainer: Trainer) -> bool:
+class Launcher(_SubprocessScriptLauncher):
+    """Lightning's, without its watch over the processes that it has started: it kills this one before that tells why.
+
+    Attributes:
+        children: these processes.
+    """
+
+    children: Sequence[Any] = ()
+
+    def _call_children_scripts(self) -> None:
+        super()._call_children_scripts()
+        self.children, self.procs = self.procs, []
+
+
+def children_of(trainer: Trainer) -> list[Any]:
+    """The processes that Lightning has started for a training."""
+    return list(getattr(trainer.strategy.launcher, "children", ()))
+
+
+def is_launched(trainer: Trainer) -> bool:
     """Whether this process is to end with the one that has started it, as what torchrun and Lightning start is."""
     cluster = getattr(trainer.strategy, "cluster_environment", None)
     return isinstance(cluster, TorchElasticEnvironment) or (
@@ -172,7 +180,7 @@ def _is_launched(trainer: Trainer) -> bool:
     )
 
 
-def _ended(code: int) -> str:
+def ended(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,20 @@ from torch.distributed import DistError, PrefixStore, Store, TCPStore
 
 from fcnseg.atomic import replacing
 from fcnseg.errors import InputError, mistake
+from fcnseg.runs.signs import INTERVAL, Signs
 
 PATIENCE = 30 * 60.0
 """Seconds that one waits for another to begin, as torch's process groups do."""
 
+AGAIN = "start all processes again, with the same settings"
+
 CHUNK = 2**25
 """Bytes of a file that are handed over at a time."""
 
-GONE = "the first process is gone"
+GONE = f"the first process is gone; {AGAIN}"
+
+WITHIN = 120.0
+"""Seconds without a sign of life, in a process that does not know `callbacks.heartbeat.within` yet."""
 
 
 @dataclass(frozen=True)
@@ -117,22 +123,34 @@ def _place(start: Started) -> tuple[str, int]:
 class Meeting:
     """What the processes of one training after another agree on; `First` and `Other` are its two sides.
 
+    From the beginning on they give signs of life: one that ends before it trains is not waited for.
+
     Args:
         store: one that all of them reach.
+        rank: of this process.
+        watched: ranks of those whose signs of life it looks for.
+        within: seconds without one after which a process is lost.
     """
 
     mine: str
     theirs: str
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, rank: int, watched: Iterable[int], within: float) -> None:
         self.store = store
         self.training = 0
+        self.within = within
+        self.signs = Signs(store.clone(), rank, watched)
+        self._over = self.signs.keep_giving()
+        self._looked = 0.0
 
     def key(self, name: str) -> str:
         return f"{self.training}/{name}"
 
     def count(self, name: str, more: int = 0) -> int:
-        return int(self.store.add(self.key(name), more))
+        try:
+            return int(self.store.add(self.key(name), more))
+        except DistError as error:
+            raise InputError(GONE) from error
 
     def complain(self, error: BaseException) -> None:
         """Tell the other side what has gone wrong here, with the name of this machine."""
@@ -154,6 +172,22 @@ class Meeting:
     def forsake(self) -> None:
         """Wait no more for the others, since one of them is lost."""
 
+    def loss(self) -> str | None:
+        """Which process has been there and is no more, as one line; None where none is missed, or was missed lately."""
+        if time.monotonic() - self._looked < INTERVAL / 2:
+            return None
+        self._looked, within = time.monotonic(), max(self.within, 5 * INTERVAL)
+        try:
+            silent = self.signs.silent(within, begun=True)
+            name = None if silent is None else self.signs.name(silent)
+        except DistError:
+            return GONE
+        return name and f"{name} has given no sign of life for {within:g} seconds before the training; {AGAIN}"
+
+    def leave(self) -> None:
+        """Give no more signs of life."""
+        self._over.set()
+
 
 class First(Meeting):
     """The side of the process that decides.
@@ -161,12 +195,13 @@ class First(Meeting):
     Args:
         store: one that all processes reach.
         others: how many there are beside this one.
+        within: see `Meeting`.
     """
 
     mine, theirs = "first's complaint", "complaint"
 
-    def __init__(self, store: Store, others: int) -> None:
-        super().__init__(store)
+    def __init__(self, store: Store, others: int, within: float = WITHIN) -> None:
+        super().__init__(store, 0, range(1, others + 1), within)
         self.others = others
 
     def tell(self, text: str) -> None:
@@ -193,9 +228,12 @@ class First(Meeting):
             InputError: what keeps one of the others from it.
         """
         complaint = None
-        if error is None:
-            self._wait_for("ready", self.others)
-            complaint = self.complaint()
+        try:
+            if error is None:
+                self._wait_for("ready", self.others)
+                complaint = self.complaint()
+        except InputError as lost:
+            complaint = str(lost)
         self.store.set(self.key("go"), "stop" if error or complaint else "go")
         if complaint:
             raise InputError(complaint)
@@ -214,13 +252,25 @@ class First(Meeting):
 
     def _wait_for(self, name: str, number: int, patience: float | None = None) -> None:
         message = f"not all of {number} other processes have answered"
-        _until(lambda: self.count(name) >= number, message, PATIENCE if patience is None else patience)
+
+        def answered() -> bool:
+            if self.count(name) >= number:
+                return True
+            if line := self.loss():
+                self.others -= 1
+                raise InputError(line)
+            return False
+
+        _until(answered, message, PATIENCE if patience is None else patience)
 
 
 class Other(Meeting):
     """The side of a process that is told."""
 
     mine, theirs = "complaint", "first's complaint"
+
+    def __init__(self, store: Store, rank: int = 1, within: float = WITHIN) -> None:
+        super().__init__(store, rank, [0], within)
 
     def hear(self) -> str | None:
         """What the first process tells next; None when nothing more comes.
@@ -270,10 +320,15 @@ class Other(Meeting):
     def _get(self, name: str) -> bytes:
         key = self.key(name)
         try:
-            _until(lambda: self.store.check([key]))
+            _until(lambda: self.store.check([key]) or self._lost())
             return bytes(self.store.get(key))
         except DistError as error:
             raise InputError(GONE) from error
+
+    def _lost(self) -> bool:
+        if line := self.loss():
+            raise InputError(line)
+        return False
 
 
 def _until(there: Callable[[], bool], message: str = "", patience: float = math.inf) -> None:

@@ -1,5 +1,6 @@
 """The processes of one training: the first decides what is trained and where, those beside it are told."""
 
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,14 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities import rank_zero_only
 
 from fcnseg.errors import InputError, mistake
 from fcnseg.models.sharded import files_of
+from fcnseg.runs.connecting import PARENT, Connecting
 from fcnseg.runs.folder import relative
-from fcnseg.runs.heartbeat import Lost, heartbeat_of
+from fcnseg.runs.heartbeat import Launcher, Lost, children_of, heartbeat_of
 from fcnseg.runs.meeting import First, Other, Started, open_store, started
 
 TOLD = "FCNSEG_TRAINING"
@@ -79,7 +82,7 @@ def trainings() -> Iterator[Training]:
     global _meeting
     start = started()
     assert start is not None
-    meeting = _meeting = Other(open_store(start))
+    meeting = _meeting = Other(open_store(start), start.rank)
     while (text := meeting.hear()) is not None:
         yield _read(text)
 
@@ -91,6 +94,10 @@ def meet(trainer: Trainer) -> First | Other | None:
         InputError: when other processes are there than the trainer's settings make.
     """
     global _meeting
+    heartbeat = heartbeat_of(trainer)
+    within = math.inf if heartbeat is None else heartbeat.within
+    if _meeting is not None:
+        _meeting.within = within
     if _meeting is not None or told() is not None:
         return _meeting
     cluster = getattr(trainer.strategy, "cluster_environment", None)
@@ -106,7 +113,7 @@ def meet(trainer: Trainer) -> First | Other | None:
         return None
     others = (expected if cluster.creates_processes_externally else trainer.num_nodes) - 1
     if others > 0:
-        _meeting = First(open_store(start or Started("hand", 0, None)), others)
+        _meeting = First(open_store(start or Started("hand", 0, None)), others, within)
     return _meeting
 
 
@@ -162,10 +169,11 @@ def training_together(trainer: Trainer, training: Training, meeting: First | Oth
     Raises:
         InputError: what ended the training in a process that someone else has started.
     """
-    before = {key: os.environ.get(key) for key in (*LAUNCHER, TOLD, COMPLAINT)}
+    before = {key: os.environ.get(key) for key in (*LAUNCHER, TOLD, COMPLAINT, PARENT)}
     number, complaint = mkstemp()
     os.close(number)
-    os.environ.update({TOLD: _written(training), COMPLAINT: complaint})
+    connecting = _watch_connecting(trainer, meeting, Path(complaint))
+    os.environ.update({TOLD: _written(training), COMPLAINT: complaint, PARENT: str(os.getpid())})
     if training.port is not None:  # not where the processes meet, which stays open
         os.environ.update(MASTER_PORT=str(training.port), TORCHELASTIC_USE_AGENT_STORE=str(False))
     heartbeat = heartbeat_of(trainer)
@@ -192,6 +200,8 @@ def training_together(trainer: Trainer, training: Training, meeting: First | Oth
             meeting.complain(error)
         raise
     finally:
+        if connecting is not None:
+            connecting.stop()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         _end(_started(trainer), patience)
@@ -217,10 +227,23 @@ def complaining() -> Iterator[None]:
         sys.exit(2)
 
 
+def _watch_connecting(trainer: Trainer, meeting: First | Other | None, complaint: Path) -> Connecting | None:
+    """Watch over the processes from their start on until the heartbeat does, if there is one."""
+    heartbeat, launcher = heartbeat_of(trainer), trainer.strategy.launcher
+    if heartbeat is None or trainer.world_size == 1:
+        return None
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        settings = launcher.cluster_environment, launcher.num_processes, launcher.num_nodes
+        trainer.strategy._launcher = Launcher(*settings)
+    connecting = Connecting(trainer, meeting, complaint)
+    heartbeat.connected = connecting.stop
+    return connecting
+
+
 def _started(trainer: Trainer) -> list[Any]:
     """The processes that Lightning has started by now."""
     heartbeat = heartbeat_of(trainer)
-    return (heartbeat and heartbeat.children) or getattr(trainer.strategy.launcher, "procs", [])
+    return (heartbeat and heartbeat.children) or children_of(trainer) or getattr(trainer.strategy.launcher, "procs", [])
 
 
 def _heard(complaint: Path, processes: list[Any]) -> str:

@@ -1,12 +1,15 @@
 """Where processes meet: who is the first, and what they hand to one another."""
 
+import re
+import socket
 import threading
+import time
 
 import pytest
 from torch.distributed import HashStore
 
 from fcnseg.errors import InputError
-from fcnseg.runs import meeting
+from fcnseg.runs import meeting, signs
 from fcnseg.runs.meeting import First, Other, Started, open_store, spread, started
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
@@ -163,3 +166,43 @@ def test_the_end(sides, error):
         with pytest.raises(SystemExit, match="2"):
             other.hear()
     leaving.join()
+
+
+def test_one_that_is_gone_before_the_training_is_named(monkeypatch):
+    """Two others, of which one has left; the one that is there is told to stop."""
+    monkeypatch.setattr(meeting, "INTERVAL", 0.1)
+    monkeypatch.setattr(signs, "INTERVAL", 0.1)
+    store = HashStore()
+    first, here, gone = First(store, others=2, within=0.5), Other(store, 1), Other(store, 2)
+    first.tell("a training")
+    for other in (here, gone):
+        other.hear()
+    time.sleep(0.3)
+    gone.leave()
+    stopped: list[BaseException] = []
+
+    def ready() -> None:
+        try:
+            here.agree(None)
+        except InputError as error:
+            stopped.append(error)
+
+    waiting = beside(ready)
+    name = re.escape(f"rank 2 on {socket.gethostname()}")
+    with pytest.raises(
+        InputError, match=f"^{name} has given no sign of life for 0.5 seconds before the training; start"
+    ):
+        first.agree(None)
+    waiting.join()
+    assert str(stopped[0]) == "another process could not begin"
+
+
+def test_others_do_not_wait_for_a_first_that_is_gone(monkeypatch):
+    monkeypatch.setattr(meeting, "INTERVAL", 0.1)
+    monkeypatch.setattr(signs, "INTERVAL", 0.1)
+    store = HashStore()
+    first, other = First(store, others=1), Other(store, within=0.5)
+    time.sleep(0.3)
+    first.leave()
+    with pytest.raises(InputError, match=r"^rank 0 on .* has given no sign of life"):
+        other.hear()
