@@ -96,12 +96,12 @@ def process(rank: int, width: float, folder: Path, whole: bool, results: Any) ->
     torch.distributed.destroy_process_group()
 
 
-def divided(width: float, whole: bool) -> list[tuple[float, ...]]:
+def divided(width: float, whole: bool, home: Path | None) -> list[tuple[float, ...]]:
     """Of each process: its number, seconds and GB of saving, seconds and GB of reading."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fcnseg.training.strategies"])  # imports torch once for all
     results = context.Queue()
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory(dir=home) as folder:
         places = [(rank, width, Path(folder), whole, results) for rank in range(PROCESSES)]
         group = [context.Process(target=process, args=place) for place in places]
         for each in group:
@@ -112,12 +112,12 @@ def divided(width: float, whole: bool) -> list[tuple[float, ...]]:
     return found
 
 
-def standing_still(width: float, saves: int, beside: bool) -> float:
+def standing_still(width: float, saves: int, beside: bool, home: Path | None) -> float:
     """Seconds that a save keeps one process; what is written beside has time to end before the next one."""
     model, optimizer = trained(width, divide=False)
     content = {"state_dict": model.state_dict(), "optimizer_states": [optimizer.state_dict()]}
     files, times = (BesideTraining() if beside else AtomicCheckpointIO()), []
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory(dir=home) as folder:
         for _ in range(saves):
             began = time.perf_counter()
             files.save_checkpoint(content, Path(folder, "last.ckpt"))
@@ -130,14 +130,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
     parser.add_argument("--width", type=float, default=1, help="of the network; 1: as published")
     parser.add_argument("--saves", type=int, default=3, help="of which the median is told")
+    parser.add_argument(
+        "--folder", type=Path, help="where 5 GB are written for a while (default: the system's for that)"
+    )
     arguments = parser.parse_args()
     print("| checkpoint | process | saving, s | memory, GB | reading, s | memory, GB |\n|---|---|---|---|---|---|")
     for whole in (True, False):
-        for rank, *found in divided(arguments.width, whole):
+        for rank, *found in divided(arguments.width, whole, arguments.folder):
             numbers = " | ".join(f"{number:.2f}" for number in found)
             print(f"| {'one file' if whole else 'shares'} | {rank} | {numbers} |", flush=True)
     for beside in (False, True):
-        seconds = standing_still(arguments.width, arguments.saves, beside)
+        seconds = standing_still(arguments.width, arguments.saves, beside, arguments.folder)
         print(f"a training stands still for {seconds:.2f} s, written {'beside it' if beside else 'at once'}")
 
 
