@@ -37,14 +37,20 @@ def test_a_process_is_killed_or_hangs(tmp_path: Path, how: signal.Signals, told:
     assert "Traceback" not in errors
 
 
+def trains(process: psutil.Process) -> bool:
+    """Whether it is one of the training's, and not what that asks git, for instance."""
+    with suppress(psutil.Error):  # it may have ended
+        return "trainer=ddp_cpu" in process.cmdline()
+    return False
+
+
 @pytest.mark.slow
 def test_a_process_is_killed_before_all_are_connected(tmp_path: Path) -> None:
     process = in_a_process(TRAIN, tmp_path)
     deadline, children = time.monotonic() + 120, []
     while not children and time.monotonic() < deadline:
         time.sleep(0.01)
-        with suppress(psutil.Error):  # of what it asks git, for instance, which has ended
-            children = [c for c in psutil.Process(process.pid).children() if "trainer=ddp_cpu" in c.cmdline()]
+        children = [child for child in psutil.Process(process.pid).children() if trains(child)]
     children[0].kill()
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 1, errors
