@@ -32,7 +32,7 @@ def together(count: int, function: Callable[..., None], folder: Path, *arguments
     for process in group:
         process.start()
     for process in group:
-        process.join(60)
+        process.join(300)
     return [process.exitcode for process in group]
 
 
