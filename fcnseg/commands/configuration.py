@@ -90,7 +90,8 @@ def register_models(overrides: Sequence[str] = ()) -> None:
     """Offer every name of the model registry in the config group `model`, with `create_model`'s defaults.
 
     Names that are understood without being listed, such as those of all of timm's networks, are offered where
-    an override asks for them.
+    an override asks for them. Hydra copies its store with the sources of configs, once for each group that `--help`
+    lists: of so many models that takes seconds, and nothing changes the copies.
     """
     from fcnseg.models import create_model, list_models
     from fcnseg.models.names import is_model
@@ -99,9 +100,11 @@ def register_models(overrides: Sequence[str] = ()) -> None:
     parameters = inspect.signature(create_model).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name not in given_by_data and p.name != "name"}
     asked = [name for o in overrides if o.startswith("model=") for name in o.removeprefix("model=").split(",")]
+    store = ConfigStore.instance()
+    vars(store)["__deepcopy__"] = lambda memo: store
     for name in [*list_models(), *filter(is_model, asked)]:
         node = {"_target_": "fcnseg.models.create_model", "name": name, **defaults}
-        ConfigStore.instance().store(group="model", name=name, node=node, provider="fcnseg")
+        store.store(group="model", name=name, node=node, provider="fcnseg")
 
 
 def run(command: str, overrides: Sequence[str], task: Callable[[DictConfig], Any]) -> None:
