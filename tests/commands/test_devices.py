@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from fcnseg.models import create_model
-from tests.commands.processes import in_a_process, stop_when
+from tests.commands.processes import start, stop_when
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def test_ctrl_c_ends_all_processes(model, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "in/0.jpg")
     for number in range(1, 300):
         shutil.copyfile(tmp_path / "in/0.jpg", tmp_path / f"in/{number}.jpg")
-    process = in_a_process(
-        ["predict", "checkpoint=model", "input=in", "output=out", "device=cpu", "devices=2"], tmp_path
+    process = start(
+        ["fcnseg", "predict", "checkpoint=model", "input=in", "output=out", "device=cpu", "devices=2"], tmp_path
     )
     started: list[psutil.Process] = []
 

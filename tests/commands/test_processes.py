@@ -43,25 +43,22 @@ def test_a_sweep_over_stages_on_two_processes(camvid, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_sweep_on_two_processes_goes_on(camvid, tmp_path):
-    """Only the first process looks into the folder; the second is told of the checkpoint."""
+    """Only the first process looks into the folder; the second is told of the checkpoint.
 
-    def sweep(folder: str) -> list[str]:
-        length = ("trainer.max_steps=24", "trainer.check_val_every_n_epoch=30", "resume=auto")
-        return command(camvid, "-m", "seed=0,1", *length, f"hydra.sweep.dir={folder}")
-
-    whole = in_a_process(sweep("whole"), tmp_path)
-    assert whole.wait(timeout=300) == 0, whole.communicate()[1][-3000:]
-    process = in_a_process(sweep("again"), tmp_path)
-    stop_when((tmp_path / "again/1/checkpoints/last.ckpt").is_file, process, signal.SIGKILL)
-    assert finished(tmp_path / "again") == ["0"]
-    process = in_a_process(sweep("again"), tmp_path)
+    The two runs differ in their name alone: the one that was killed ends with the weights of the one that was not.
+    """
+    length = ("trainer.max_steps=24", "trainer.check_val_every_n_epoch=30", "resume=auto")
+    sweep = command(camvid, "-m", "name=one,two", *length, "hydra.sweep.dir=all")
+    process = in_a_process(sweep, tmp_path)
+    stop_when((tmp_path / "all/1/checkpoints/last.ckpt").is_file, process, signal.SIGKILL)
+    assert finished(tmp_path / "all") == ["0"]
+    process = in_a_process(sweep, tmp_path)
     shown, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
-    assert "finished    again/0, mean IoU" in shown
-    assert shown.count("goes on     again/1\n") == 1
-    for run in ("0", "1"):
-        expected = state(tmp_path / "whole" / run)
-        assert all(torch.equal(state(tmp_path / "again" / run)[name], weight) for name, weight in expected.items())
+    assert "finished    all/0, mean IoU" in shown
+    assert shown.count("goes on     all/1\n") == 1
+    whole, rest = state(tmp_path / "all" / "0"), state(tmp_path / "all" / "1")
+    assert all(torch.equal(rest[name], weight) for name, weight in whole.items())
 
 
 @pytest.mark.slow

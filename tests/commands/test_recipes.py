@@ -1,8 +1,5 @@
 """The recipes of the reference and of DIGITS: each trains a step, and what it learns by is what its source says."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +8,7 @@ import torch
 from PIL import Image
 
 from fcnseg.models import create_model
+from tests.commands.processes import in_a_process
 
 TINY = ("model.width=0.05", "model.weights=null", "data.size=[48,64]", "data.num_workers=0", "trainer.accelerator=cpu")
 TINY += ("data=camvid", "callbacks.progress=null", "logger.tensorboard=null", "hydra.run.dir=run")
@@ -119,11 +117,10 @@ def test_a_step_on_the_sum_does_not_depend_on_the_number_of_processes(fcnseg, ca
         "trainer.max_epochs=-1",
     ]
     assert fcnseg(*settings) == 0
-    command = [Path(sys.executable).with_name("fcnseg"), *settings, "trainer=ddp_cpu", "hydra.run.dir=two"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "2 x cpu" in done.stdout
+    process = in_a_process([*settings, "trainer=ddp_cpu", "hydra.run.dir=two"], tmp_path)
+    shown, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    assert "2 x cpu" in shown
     one, two = (score_bias(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("run", "two"))
     assert np.abs(one).max() > 1e-3
     assert two == pytest.approx(one, rel=1e-4)

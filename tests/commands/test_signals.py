@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from pytorch_lightning import LightningModule, Trainer
 
 from fcnseg.errors import InputError
 from fcnseg.training.interruption import StopOnSignal
-from tests.commands.processes import in_a_process, state, stop_when
+from tests.commands.processes import Forked, environment, in_a_process, state, stop_when
 
 SETTINGS = (
     "train", "data.size=[32,48]", "data.batch_size=4", "data.num_workers=0", "model=fcn32s_vgg16_bn",
@@ -22,8 +21,9 @@ SETTINGS = (
     "logger.tensorboard=null",
     "trainer.log_every_n_steps=1", "data.steps_per_epoch=60",
     "data.train.real.length=12", "data.train.synthetic.length=12", "data.val.length=2", "trainer.max_epochs=2",
+    "trainer.max_steps=80",
 )  # fmt: skip
-"""Of two epochs of 60 steps."""
+"""Of an epoch of 60 steps, and 20 of the next."""
 
 
 def steps(folder: Path) -> int:
@@ -40,29 +40,26 @@ def step_of(folder: Path) -> int:
     return int(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"])
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """The weights of a run that was left in peace."""
-    folder = tmp_path_factory.mktemp("whole")
-    process = in_a_process([*SETTINGS, "hydra.run.dir=run"], folder)
-    assert process.wait(timeout=300) == 0, process.communicate()[1]
-    return state(folder / "run")
+@pytest.fixture
+def goes_on(fcnseg: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[], None]:
+    """Whether the same command with resume=auto ends with the weights of a run that was left in peace."""
 
+    def check() -> None:
+        capsys.readouterr()
+        assert fcnseg(*SETTINGS, "hydra.run.dir=run", "resume=auto") == 0
+        assert "goes on     run" in capsys.readouterr().out
+        assert fcnseg(*SETTINGS, "hydra.run.dir=whole") == 0
+        assert step_of(tmp_path / "run") == step_of(tmp_path / "whole") == 80
+        whole = state(tmp_path / "whole")
+        for name, value in state(tmp_path / "run").items():
+            assert torch.equal(value, whole[name]), name
 
-def goes_on(folder: Path, whole: dict[str, torch.Tensor]) -> None:
-    """Whether the same command with resume=auto ends with the same weights."""
-    process = in_a_process([*SETTINGS, "hydra.run.dir=run", "resume=auto"], folder)
-    shown, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert "goes on     run" in shown
-    assert step_of(folder / "run") == 120
-    for name, value in state(folder / "run").items():
-        assert torch.equal(value, whole[name]), name
+    return check
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_ends_with_its_code(tmp_path: Path, how: signal.Signals, whole: dict) -> None:
+def test_a_signal_saves_and_ends_with_its_code(tmp_path: Path, how: signal.Signals, goes_on: Callable) -> None:
     process = in_a_process([*SETTINGS, "hydra.run.dir=run"], tmp_path)
     written = stop_when(begun(tmp_path / "run"), process, how)
     assert process.returncode == 128 + how, written
@@ -70,7 +67,7 @@ def test_a_signal_saves_and_ends_with_its_code(tmp_path: Path, how: signal.Signa
     assert "interrupted; go on with the same settings and resume=run/checkpoints/last.ckpt" in written
     assert "Traceback" not in written
     assert 1 <= step_of(tmp_path / "run") < 60, "in the midst of the first epoch"
-    goes_on(tmp_path, whole)
+    goes_on()
 
 
 @pytest.mark.slow
@@ -95,14 +92,14 @@ def job(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_slurm_gets_the_job_back_and_no_batch_is_left_out(tmp_path: Path, job: dict, whole: dict) -> None:
+def test_slurm_gets_the_job_back_and_no_batch_is_left_out(tmp_path: Path, job: dict, goes_on: Callable) -> None:
     process = in_a_process([*SETTINGS, "hydra.run.dir=run"], tmp_path, **job)
     written = stop_when(begun(tmp_path / "run"), process, signal.SIGUSR1)
     assert process.returncode == 128 + signal.SIGUSR1, written
     assert (tmp_path / "bin" / "called").read_text() == "requeue 7\n"
     assert 1 <= step_of(tmp_path / "run") < 60
     assert not list((tmp_path / "run").glob("hpc*")), "Lightning's own handler has not saved as well"
-    goes_on(tmp_path, whole)
+    goes_on()
 
 
 def test_a_killed_worker_ends_in_one_line(tmp_path: Path) -> None:
@@ -126,53 +123,53 @@ def test_a_killed_worker_ends_in_one_line(tmp_path: Path) -> None:
     assert "which prepared samples, was killed, perhaps for want of memory" in line
 
 
-ENDLESS = """
-import sys, time
-import torch
-from pytorch_lightning import LightningModule, Trainer
-from fcnseg.training.interruption import StopOnSignal
+class Endless(LightningModule):
+    """Writes the file `step` in a step that does not end."""
 
-class Step(LightningModule):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(1))
-    def training_step(self, batch, index):
-        print("step", flush=True)
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        Path("step").touch()
         time.sleep(600)
         return self.weight.sum()
-    def configure_optimizers(self):
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.1)
 
-options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-Trainer(callbacks=[StopOnSignal(float(sys.argv[1]))], **options).fit(Step(), [0] * 9)
-"""
+
+def fit(within: float) -> None:
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    Trainer(callbacks=[StopOnSignal(within)], **options).fit(Endless(), [0] * 9)
 
 
-def endless(within: float, **variables: str) -> subprocess.Popen:
+def endless(folder: Path, within: float, **variables: object) -> Forked:
     """A training whose step does not end, in its step."""
-    command, environment = [sys.executable, "-c", ENDLESS, str(within)], {**os.environ, **variables}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, **pipes, text=True, env=environment)
-    assert process.stdout is not None
-    assert "step\n" in iter(process.stdout.readline, "")
+    process = Forked(fit, within, folder, environment(variables))
+    deadline = time.monotonic() + 120
+    while not (folder / "step").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     return process
 
 
-def test_a_step_that_does_not_end_is_left_within_a_bound() -> None:
-    process = endless(0.5)
+def test_a_step_that_does_not_end_is_left_within_a_bound(tmp_path: Path) -> None:
+    process = endless(tmp_path, 0.5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 143
 
 
 def test_slurm_gets_a_job_back_whose_step_does_not_end(tmp_path: Path, job: dict) -> None:
-    process = endless(0.5, **job)
+    process = endless(tmp_path, 0.5, **job)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(timeout=30) == 128 + signal.SIGUSR1
     assert (tmp_path / "bin" / "called").read_text() == "requeue 7\n"
 
 
-def test_a_second_signal_ends_it_at_once() -> None:
-    process = endless(600)
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    process = endless(tmp_path, 600)
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert process.poll() is None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
-from tests.commands.processes import in_a_process
+from tests.commands.processes import start
 from tests.commands.test_clusters import TINY, curve_is_longer_than
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo")
@@ -101,7 +101,7 @@ def test_a_preempted_job_of_two_processes_is_requeued_and_goes_on(slurm, tmp_pat
     processes = ["trainer=ddp_multinode", "trainer.accelerator=cpu", "hydra.launcher.tasks_per_node=2"]
     launcher = ["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null", "hydra.sweep.dir=all", "resume=auto"]
     length = ["data.steps_per_epoch=40", "trainer.max_epochs=1", "trainer.log_every_n_steps=1"]
-    process = in_a_process(["train", "-m", *TINY, *length, *processes, *launcher], tmp_path)
+    process = start(["fcnseg", "train", "-m", *TINY, *length, *processes, *launcher], tmp_path)
     curve_is_longer_than(5, tmp_path / "all" / "0", process)
     job = said("squeue", "--noheader", "--format=%i")
     said("scancel", "--signal=USR2", job)

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 
 from fcnseg.models import load_checkpoint
+from tests.commands.processes import in_a_process, stop_when
 
 SMALL = (
     "data=camvid",
@@ -102,35 +102,27 @@ def test_resuming_goes_on_where_training_stopped(fcnseg, camvid, tmp_path, capsy
 @pytest.mark.parametrize(
     "more", [(), ("data.num_workers=2", "trainer.accumulate_grad_batches=2", "scheduler=one_cycle")]
 )
-def test_a_run_killed_within_an_epoch_goes_on_to_the_same_weights(camvid, tmp_path, more):
+def test_a_run_killed_within_an_epoch_goes_on_to_the_same_weights(fcnseg, camvid, tmp_path, more):
     """SIGKILL between two checkpoints of a long epoch, with dropout and batches of two domains."""
     scripted = [
         *settings(camvid, epochs=2), "data=camvid_bgc", "data.train.synthetic.length=20", "data.batch_size=3",
         "data.steps_per_epoch=40", "model.dropout=0.5", "scheduler=constant", "callbacks.last.every_n_train_steps=7",
         "trainer.limit_val_batches=1", *more,
     ]  # fmt: skip
-    script = Path(sys.executable).with_name("fcnseg")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
-
-    def begin(*settings: str) -> subprocess.Popen:
-        log = (tmp_path / "log").open("w")
-        command = [script, *scripted, *settings]
-        return subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=environment)
 
     def checkpoint(folder: str) -> dict:
         return torch.load(tmp_path / folder / "checkpoints" / "last.ckpt", weights_only=True)
 
-    assert begin("hydra.run.dir=whole").wait(timeout=300) == 0, (tmp_path / "log").read_text()
-    process = begin("hydra.run.dir=killed")
+    assert fcnseg(*scripted, "hydra.run.dir=whole") == 0
+    process = in_a_process([*scripted, "hydra.run.dir=killed"], tmp_path)
     last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
-    while not last.is_file() or checkpoint("killed")["global_step"] < 14:
-        assert process.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.02)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    stop_when(lambda: last.is_file() and checkpoint("killed")["global_step"] >= 14, process, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
     step = checkpoint("killed")["global_step"]
     assert step % 7 == 0, "it stopped within an epoch, and not at its end"
-    assert begin("hydra.run.dir=rest", "resume=killed/checkpoints/last.ckpt").wait(timeout=300) == 0
+    process = in_a_process([*scripted, "hydra.run.dir=rest", "resume=killed/checkpoints/last.ckpt"], tmp_path)
+    shown, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     whole, rest = checkpoint("whole"), checkpoint("rest")
     assert rest["global_step"] == whole["global_step"] > step
     for name, value in whole["state_dict"].items():
@@ -138,7 +130,7 @@ def test_a_run_killed_within_an_epoch_goes_on_to_the_same_weights(camvid, tmp_pa
     scores = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "rest")]
     assert scores[0]["classes"] == scores[1]["classes"]
     assert scores[0]["images_seen"] == scores[1]["images_seen"] == {"camvid": 160, "synthetic": 80}
-    assert "not resumable" not in (tmp_path / "log").read_text()
+    assert "not resumable" not in shown + errors
 
 
 @pytest.mark.slow
@@ -249,10 +241,9 @@ def test_two_processes_weigh_domains_as_one_does(fcnseg, camvid, tmp_path):
         "trainer.log_every_n_steps=1",
     ]  # fmt: skip
     assert fcnseg(*shared, "hydra.run.dir=one") == 0
-    command = [Path(sys.executable).with_name("fcnseg"), *shared, "trainer=ddp_cpu", "hydra.run.dir=two"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = in_a_process([*shared, "trainer=ddp_cpu", "hydra.run.dir=two"], tmp_path)
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, errors[-3000:]
     weights, logs = [], []
     for run in (tmp_path / "one", tmp_path / "two"):
         weights.append(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
