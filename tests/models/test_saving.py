@@ -1,9 +1,11 @@
 """Saved models: what is saved comes back bit for bit, or the old model stays whole; the card tells what it is."""
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import resource
+import signal
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from fcnseg.models import FCN, create_model
 from fcnseg.models.card import model_card
 from fcnseg.models.loading import from_pretrained
 from tests.models.stored import PROVENANCE, assert_equal, assert_refused, front_matter, logits, trained
+
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.mark.parametrize(
@@ -124,64 +128,59 @@ def test_values_that_have_no_place_in_the_files_are_refused(model: FCN, tmp_path
     assert not (tmp_path / "m").exists()
 
 
-FULL_DISK = """
-import resource, signal, sys
-import fcnseg
-model = fcnseg.create_model("fcn32s_alexnet", num_classes=3, width=0.02)  # 146 kB
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-for about in (120_000, 1):
-    for folder in sys.argv[1:]:
-        try:
-            model.save_pretrained(folder, training_data={"about": "x" * about})
-        except OSError as error:
-            print(error.filename)
-"""
-
-
 @pytest.mark.skipif(os.name != "posix", reason="limits a file's size through POSIX resource limits")
 def test_a_disk_that_fills_up_leaves_the_old_model_whole(model: FCN, folder: Path) -> None:
     """A limit on the size of files stands for the full disk: the write ends half-way with an OSError."""
     new = folder.parent / "new"
-    command = [sys.executable, "-c", FULL_DISK, str(folder), str(new)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(f / n) for n in ("config.json", "model.safetensors") for f in (folder, new)]
+
+    def save(told: Connection) -> None:
+        small = create_model("fcn32s_alexnet", num_classes=3, width=0.02)  # 146 kB
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        for about in (120_000, 1):
+            for place in (folder, new):
+                try:
+                    small.save_pretrained(place, training_data={"about": "x" * about})
+                except OSError as error:
+                    told.send(error.filename)
+
+    ours, theirs = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=save, args=(theirs,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    expected = [str(f / n) for n in ("config.json", "model.safetensors") for f in (folder, new)]
+    assert [ours.recv() for _ in expected] == expected
     assert_equal(from_pretrained(folder), model)
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert list(new.iterdir()) == []
-
-
-KILLED = """
-import os, sys
-import fcnseg
-
-model = fcnseg.create_model("fcn32s_alexnet", num_classes=3, width=0.02)
-replace = os.replace
-
-def replace_or_die(source, target):
-    global left
-    if left == 0:
-        os._exit(9)
-    left -= 1
-    replace(source, target)
-
-os.replace = replace_or_die
-for left, folder in enumerate(sys.argv[1:]):
-    if os.fork() == 0:
-        model.save_pretrained(folder)
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.wait()[1]))
-"""
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks of a process")
 def test_a_save_that_is_killed_never_looks_whole(model: FCN, tmp_path: Path) -> None:
     """Before the first, second and third file appears: never new weights under an old description, nor the reverse."""
     folders = [tmp_path / str(i) for i in range(4)]
-    for folder in folders:
+    replace = os.replace
+
+    def save(left: int, folder: Path) -> None:
+        def replace_or_die(source: Path, target: Path) -> None:
+            nonlocal left
+            if left == 0:
+                os._exit(9)
+            left -= 1
+            replace(source, target)
+
+        os.replace = replace_or_die
+        create_model("fcn32s_alexnet", num_classes=3, width=0.02).save_pretrained(folder)
+
+    codes = []
+    for left, folder in enumerate(folders):
         model.save_pretrained(folder)
-    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, folders)], capture_output=True, text=True)
-    assert done.stdout.split() == ["9", "9", "9", "0"], done.stderr
+        process = FORK.Process(target=save, args=(left, folder))
+        process.start()
+        process.join()
+        codes.append(process.exitcode)
+    assert codes == [9, 9, 9, 0]
     for folder in folders[:3]:
         assert_refused(folder, str(folder / "config.json"), "no such file")
     assert from_pretrained(folders[3]).spec.name == "fcn32s_alexnet"

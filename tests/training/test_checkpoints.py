@@ -1,10 +1,15 @@
 """Checkpoints survive a job that is killed, and a disk that fills up, while they are written."""
 
 import errno
+import multiprocessing
 import os
+import resource
+import signal
 import subprocess
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -13,6 +18,7 @@ from fcnseg.errors import InputError
 from fcnseg.runs.folder import checkpoint_to_resume
 from fcnseg.training.checkpoints import AtomicCheckpointIO, BesideTraining
 
+FORK = multiprocessing.get_context("fork")
 WEIGHTS = {"step": 2, "weights": torch.ones(50_000)}
 
 
@@ -25,38 +31,40 @@ def old(tmp_path: Path) -> Path:
 
 
 def test_a_save_that_is_killed_half_way_leaves_the_old_checkpoint(old: Path) -> None:
-    code = f"""
-import os, torch
-from fcnseg.training.checkpoints import AtomicCheckpointIO
+    def half(checkpoint: Any, file: BinaryIO) -> None:
+        file.write(bytes(1000))
+        file.flush()
+        os._exit(9)
 
-def half(checkpoint, file):
-    file.write(bytes(1000))
-    file.flush()
-    os._exit(9)
+    def save() -> None:
+        torch.save = half
+        AtomicCheckpointIO().save_checkpoint(WEIGHTS, old)
 
-torch.save = half
-AtomicCheckpointIO().save_checkpoint({{"weights": torch.ones(50_000)}}, {str(old)!r})
-"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 9, "the save must have been interrupted"
+    process = FORK.Process(target=save)
+    process.start()
+    process.join()
+    assert process.exitcode == 9, "the save must have been interrupted"
     assert torch.load(old, weights_only=True) == {"step": 1}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits a file's size through POSIX resource limits")
 def test_a_disk_that_fills_up_leaves_the_old_checkpoint_and_names_it(old: Path) -> None:
     """A limit on the size of files stands for the full disk: the write ends half-way with an OSError."""
-    code = f"""
-import resource, signal, torch
-from fcnseg.training.checkpoints import AtomicCheckpointIO
 
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-try:
-    AtomicCheckpointIO().save_checkpoint({{"weights": torch.ones(50_000)}}, {str(old)!r})
-except OSError as error:
-    print(error.errno, error.filename)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(errno.EFBIG), str(old)]
+    def save(told: Connection) -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            AtomicCheckpointIO().save_checkpoint(WEIGHTS, old)
+        except OSError as error:
+            told.send((error.errno, error.filename))
+
+    ours, theirs = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=save, args=(theirs,))
+    process.start()
+    process.join()
+    assert ours.poll()
+    assert ours.recv() == (errno.EFBIG, str(old))
     assert torch.load(old, weights_only=True) == {"step": 1}
     assert list(old.parent.iterdir()) == [old]
 
