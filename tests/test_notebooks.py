@@ -8,7 +8,13 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SHORTER = {
-    "01_quickstart": {"max_steps=200": "max_steps=20", "CityScenes(200,": "CityScenes(40,"},
+    "01_quickstart": {
+        "max_steps=200": "max_steps=6",
+        "CityScenes(200,": "CityScenes(12,",
+        "CityScenes(20,": "CityScenes(4,",
+    },
+    "03_bgc_or_fine_tuning": {"CityScenes(60,": "CityScenes(12,"},
+    "04_speed": {"CityScenes(40,": "CityScenes(8,", "scenes(7).split(10)": "scenes(7).split(4)"},
     "05_your_own_data": {"max_steps=60": "max_steps=6", "count=8, side=512": "count=4, side=256"},
 }
 

@@ -1,19 +1,18 @@
 """The comparison of runtimes runs, and they agree."""
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import benchmark_exported
 import pytest
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark_exported.py"
 
 
 @pytest.mark.slow
-def test_runtimes_are_compared(tmp_path: Path) -> None:
-    arguments = ["--model", "fcn32s_alexnet", "--width", "0.05", "--size", "96", "128", "--rounds", "1"]
-    command = [sys.executable, SCRIPT, *arguments, "--calibration", "2", "--folder", tmp_path, "--rows", "onnxruntime"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:-1]]
+def test_runtimes_are_compared(carry_out: Callable, tmp_path: Path) -> None:
+    arguments = ["--model", "fcn32s_vgg16", "--width", "0.05", "--size", "96", "128", "--rounds", "1"]
+    arguments += ["--calibration", "2", "--folder", tmp_path, "--rows", "onnxruntime"]
+    code, shown, errors = carry_out(benchmark_exported, *arguments)
+    assert code == 0, errors
+    rows = [line.strip("| ").split(" | ") for line in shown.splitlines()[2:-1]]
     assert [row[0] for row in rows] == ["PyTorch", "PyTorch, optimised", "onnxruntime"]
     assert [row[-1] for row in rows] == ["100.00%"] * 3

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
+import bgc_study
 import numpy as np
 import pytest
 from bgc_report import write_report
@@ -199,22 +201,31 @@ def test_what_is_no_study_is_refused(study, tmp_path):
         Study(study)
 
 
-def start(camvid: Path, *more: str) -> subprocess.Popen:
-    command = [
-        *(sys.executable, SCRIPTS / "bgc_study.py", "--root", camvid, "--output", camvid.parent / "out"),
+def arguments(camvid: Path, *more: str) -> list[object]:
+    return [
+        *("--root", camvid, "--output", camvid.parent / "out"),
         *("--regimes", "real", "finetune", "--shares", "0.5", "--seeds", "0", "--steps", "8", "--processes", "1"),
         *more,
         *("--", "data.size=[48,64]", "data.batch_size=4", "data.steps_per_epoch=2", "data.train.synthetic.length=8"),
         *("model.width=0.05", "trainer.accelerator=cpu"),
     ]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def start(camvid: Path) -> subprocess.Popen:
+    command = [sys.executable, SCRIPTS / "bgc_study.py", *arguments(camvid)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=camvid.parent
     )
 
 
+@pytest.fixture(autouse=True)
+def without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 @pytest.mark.slow
-def test_a_study_is_stopped_goes_on_and_is_then_left_as_it_is(camvid):
+def test_a_study_is_stopped_goes_on_and_is_then_left_as_it_is(carry_out: Callable, camvid):
     out = camvid.parent / "out"
     real, finetune = (out / "share_0.5" / "seed_0" / regime for regime in ("real", "finetune"))
     process = start(camvid)
@@ -232,9 +243,8 @@ def test_a_study_is_stopped_goes_on_and_is_then_left_as_it_is(camvid):
     assert "**Missing, 1 runs:** share_0.5/seed_0/finetune." in write_report(out).read_text()
 
     trained = (real / "checkpoints" / "last.ckpt").stat().st_mtime_ns
-    process = start(camvid)
-    shown, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
+    code, shown, errors = carry_out(bgc_study, *arguments(camvid))
+    assert code == 0, errors
     assert (real / "checkpoints" / "last.ckpt").stat().st_mtime_ns == trained
     assert "2 runs, 1 of them there already" in shown
     (line,) = [line for line in shown.splitlines() if "finetune" in line]
@@ -245,20 +255,18 @@ def test_a_study_is_stopped_goes_on_and_is_then_left_as_it_is(camvid):
     assert [(row["images_camvid"], row["images_synthetic"]) for row in rows] == [("32", "0"), ("16", "16")]
     assert "(figures/examples.png)" in (out / "report.md").read_text()
 
-    process = start(camvid)
-    shown, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
+    code, shown, errors = carry_out(bgc_study, *arguments(camvid))
+    assert code == 0, errors
     assert shown.startswith("2 runs, 2 of them there already")
     assert (real / "checkpoints" / "last.ckpt").stat().st_mtime_ns == trained
     assert (out / "results.csv").read_bytes() == results
 
 
 @pytest.mark.slow
-def test_a_failure_is_named_at_the_end(camvid):
-    process = start(camvid, "--seeds", "0", "1", "--regimes", "real")
+def test_a_failure_is_named_at_the_end(carry_out: Callable, camvid):
     (camvid / "valannot").rename(camvid / "elsewhere")
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 1
+    code, _, errors = carry_out(bgc_study, *arguments(camvid, "--seeds", "0", "1", "--regimes", "real"))
+    assert code == 1
     failed = [line for line in errors.splitlines() if line.startswith("failed: ")]
     assert len(failed) == 2, "one cell that fails does not stop the others"
     assert "seed_1/log.txt: fcnseg: " in failed[1]

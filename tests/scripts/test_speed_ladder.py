@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
 import numpy as np
 import pytest
+import speed_ladder
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from ladder_figure import draw
@@ -169,13 +171,17 @@ def test_names_in_the_picture_cover_neither_each_other_nor_points() -> None:
         assert axes.bbox.contains(*box.max), names[i].get_text()
 
 
-def start(camvid: Path, *more: str) -> subprocess.Popen:
+def arguments(camvid: Path, *more: str) -> list[object]:
     rows = ("reference", "reuse", "responses", "bf16", "gpus")
-    command = [
-        *(sys.executable, SCRIPTS / "speed_ladder.py", "--root", camvid, "--output", camvid.parent / "out"),
+    return [
+        *("--root", camvid, "--output", camvid.parent / "out"),
         *("--trunk", "alexnet", "--width", "0.05", "--size", "48", "64", "--steps", "2", "--rounds", "2"),
         *("--rows", *rows, *more, "--", "data.batch_size=4", "trainer.accelerator=cpu"),
     ]
+
+
+def start(camvid: Path) -> subprocess.Popen:
+    command = [sys.executable, SCRIPTS / "speed_ladder.py", *arguments(camvid)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=camvid.parent
@@ -183,7 +189,10 @@ def start(camvid: Path, *more: str) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-def test_a_ladder_is_stopped_goes_on_and_is_then_left_as_it_is(camvid: Path) -> None:
+def test_a_ladder_is_stopped_goes_on_and_is_then_left_as_it_is(
+    carry_out: Callable, camvid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     out = camvid.parent / "out"
     process = start(camvid)
     deadline = time.monotonic() + 200
@@ -197,9 +206,8 @@ def test_a_ladder_is_stopped_goes_on_and_is_then_left_as_it_is(camvid: Path) -> 
     assert errors.endswith("interrupted; the same command goes on\n")
     trained = (out / "train" / "caffe" / "seed_0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
 
-    process = start(camvid)
-    shown, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
+    code, shown, errors = carry_out(speed_ladder, *arguments(camvid))
+    assert code == 0, errors
     assert "2 trainings, 1 of them there already" in shown
     assert (out / "train" / "caffe" / "seed_0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == trained
     rows = {row["name"]: row for row in json.loads((out / "ladder.json").read_text())["rows"]}
@@ -223,7 +231,7 @@ def test_a_ladder_is_stopped_goes_on_and_is_then_left_as_it_is(camvid: Path) -> 
 @pytest.mark.slow
 def test_an_exported_rung_gives_the_networks_masks(camvid: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    model = trained("fcn8s_alexnet", input_size=(48, 64))
+    model = trained("fcn32s_vgg16", input_size=(48, 64))
     model.save_pretrained(tmp_path / "weights")
     onnx = next(rung for rung in EVERY if rung.name == "onnx")
     network = exported(onnx, tmp_path / "weights", file := tmp_path / "onnx" / "model.onnx", camvid)
@@ -238,9 +246,8 @@ def test_an_exported_rung_gives_the_networks_masks(camvid: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_failed_training_is_named_and_the_others_are_reported(camvid: Path) -> None:
-    process = start(camvid, "--processes", "2", "--", "model.dropout=2")
-    _, errors = process.communicate(timeout=100)
-    assert process.returncode == 1
+def test_a_failed_training_is_named_and_the_others_are_reported(carry_out: Callable, camvid: Path) -> None:
+    code, _, errors = carry_out(speed_ladder, *arguments(camvid, "--processes", "2", "--", "model.dropout=2"))
+    assert code == 1
     assert errors.count("failed: ") == 2
     assert "caffe/seed_0.log: fcnseg: dropout=2: expected a probability" in errors
