@@ -7,6 +7,8 @@ import sys
 # One thread per process: the networks here are small, and several processes share two cores. Before torch is loaded,
 # which reads it once; sums over several threads have other roundings, and some tests compare bits across processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As the command has it, before torch is loaded: its C++ tells of lost connections at length.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

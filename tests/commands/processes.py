@@ -8,14 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import psutil
-import pytest
 import torch
 
 from fcnseg.commands.cli import main
@@ -61,8 +59,8 @@ def script(name: str) -> str:
 
 
 def environment(more: dict[str, object]) -> dict[str, str]:
-    """Of a process, without what Lightning has left in this one's."""
-    own = {k: v for k, v in os.environ.items() if not k.startswith("PL_")} | {"OMP_NUM_THREADS": "1"}
+    """Of a process, without what Lightning has left in this one's, and what the command sees to itself."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("PL_", "TORCH_CPP_"))} | {"OMP_NUM_THREADS": "1"}
     return own | {name: str(value) for name, value in more.items()}
 
 
@@ -81,9 +79,6 @@ class Forked:
     """
 
     def __init__(self, task: Callable[[Any], None], argument: Any, folder: Path, variables: dict[str, str]) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command has it before torch is imported
-            forkserver.ensure_running()
         reading, writing = zip(*(FORKING.Pipe(duplex=False) for _ in range(2)), strict=True)
         self._process = FORKING.Process(target=begin, args=(task, argument, folder, variables, writing))
         self._process.start()
