@@ -29,7 +29,7 @@ from fcnseg.training.checkpoints import LastCheckpoint
 from fcnseg.training.strategies import DataParallel
 
 SIZE = (32, 48)
-EPOCHS, STEPS_PER_EPOCH, STEPS_PER_CHECKPOINT = 3, 6, 4
+EPOCHS, STEPS_PER_EPOCH, STEPS_PER_CHECKPOINT = 2, 6, 4
 DOMAINS = {"real": 36, "synthetic": 7}
 RATIO = {"real": 6, "synthetic": 4}
 
