@@ -48,7 +48,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
             else:
                 shutil.copy(ROOT / name, place)
     environment = folder / "python"
-    venv.create(environment, with_pip=True)
+    venv.create(environment)
     site = next((environment / "lib").glob("python*/site-packages"))
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     offline = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "EXTRAS": ""}

@@ -53,8 +53,8 @@ def test_the_wheel_works_without_the_checkout(tmp_path):
     (wheel,) = (tmp_path / "dist").glob("*.whl")
 
     environment = tmp_path / "fresh"
-    venv.create(environment, with_pip=True)
-    # Dependencies come from this environment; only the path is lent, so this checkout stays out of it.
+    venv.create(environment)
+    # Dependencies, and pip, come from this environment; only the path is lent, so this checkout stays out of it.
     site = next((environment / "lib").glob("python*/site-packages"))
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     python(environment, "-m", "pip", "install", "--no-deps", "--no-index", str(wheel))

@@ -173,23 +173,26 @@ def test_without_seeds_or_training_dropout_is_torchs() -> None:
 
 @pytest.mark.slow
 def test_two_processes_end_with_the_weights_of_one(tmp_path: Path) -> None:
-    """With dropout and very unequal ignored areas: after 20 steps to 1e-5 of the weights, in float64 to the last.
+    """With dropout and very unequal ignored areas: after 10 steps to 1e-5 of the weights, in float64 to the last.
 
     The one process has batches in one piece, also where the two have theirs in three micro-batches.
     """
     script = runpy.run_path(str(SCRIPT))
     trainings = [
-        ("batch normalisation and dropout", "32-true", 20, None),
-        ("batch normalisation and dropout", "64-true", 8, None),
-        ("class weights", "32-true", 8, None),
-        ("accumulated gradients", "32-true", 4, None),
-        ("activations computed twice", "64-true", 4, None),
-        ("at most 2 images at once", "64-true", 4, None),
-        ("domain weights, at most 2 at once", "32-true", 4, None),
-        ("summed loss, at most 2 at once", "64-true", 4, None),
+        ("batch normalisation and dropout", "32-true", 10, None),
+        ("batch normalisation and dropout", "64-true", 3, None),
+        ("class weights", "32-true", 3, None),
+        ("accumulated gradients", "32-true", 2, None),
+        ("activations computed twice", "64-true", 2, None),
+        ("at most 2 images at once", "64-true", 2, None),
+        ("domain weights, at most 2 at once", "32-true", 2, None),
+        ("summed loss, at most 2 at once", "64-true", 2, None),
     ]
     whole = [(script["SETTINGS"][name].get("against", name), *rest) for name, *rest in trainings]
-    alone, together = script["run"](1, whole, tmp_path), script["run"](2, trainings, tmp_path)
+    for number, training in enumerate(whole):
+        script["train"](1, *training, tmp_path / f"{number} alone.pt")
+    alone = [torch.load(tmp_path / f"{number} alone.pt", weights_only=True) for number in range(len(whole))]
+    together = script["run"](2, trainings, tmp_path)
     for (setting, precision, *_), one, two in zip(trainings, alone, together, strict=True):
         weights, way, losses = script["compare"](one, two)
         assert weights < (1e-12 if precision == "64-true" else 1e-5), setting
