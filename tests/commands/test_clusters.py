@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from fcnseg.commands.configuration import explain
-from tests.commands.processes import SETTINGS, in_a_process, state
+from tests.commands.processes import SETTINGS, in_a_process, start, state
 
 TINY = (
     *SETTINGS,
@@ -87,7 +87,7 @@ def test_a_job_that_is_preempted_is_begun_again_and_learns_the_same(fcnseg, tmp_
 @pytest.mark.slow
 def test_joblib_tells_what_was_wrong_with_a_run_and_finishes_the_others(tmp_path):
     sweep = ["hydra/launcher=processes", "hydra.sweep.dir=all", "optimizer.lr=1e-3,-1"]
-    process = in_a_process(["train", "-m", *SHORT, *sweep], tmp_path)
+    process = start(["fcnseg", "train", "-m", *SHORT, *sweep], tmp_path)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 2, errors
     assert errors.splitlines()[-1] == "fcnseg: optimizer: Invalid learning rate: -1"
