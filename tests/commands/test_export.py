@@ -15,7 +15,7 @@ from fcnseg.models import create_model
 def model(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     model = create_model(
-        "fcn32s_alexnet", num_classes=11, width=0.1, input_size=(96, 128), label_space=STREET11.to_dict()
+        "fcn32s_vgg16", num_classes=11, width=0.05, input_size=(96, 128), label_space=STREET11.to_dict()
     )
     torch.nn.init.normal_(model.score_fr.weight)
     model.save_pretrained(tmp_path / "model")

@@ -32,31 +32,33 @@ HERE = Path(__file__).parents[2]
 README = HERE / "README.md"
 
 
-@pytest.fixture(scope="module")
-def model() -> FCN:
+def network(name: str) -> FCN:
     torch.manual_seed(0)
-    model = create_model(
-        "fcn4s_alexnet", num_classes=11, width=0.1, input_size=(96, 128), label_space=STREET11.to_dict()
-    )
-    for name in ("score_fr", "score_relu1", "score_pool1", "score_pool2"):
-        torch.nn.init.normal_(model.get_submodule(name).weight)
+    model = create_model(name, num_classes=11, width=0.1, input_size=(96, 128), label_space=STREET11.to_dict())
+    for key, layer in model.named_children():
+        if key.startswith("score_"):
+            torch.nn.init.normal_(layer.weight)
     return model.eval()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("format", "suffix", "sizes"),
+    ("format", "suffix", "name", "sizes"),
     [
-        ("onnx", "onnx", [*SIZES, (33, 50), (1, 1)]),
-        ("openvino", "xml", [*SIZES, (33, 50), (1, 1)]),
-        ("torch_export", "pt2", SIZES),
-        ("aoti", "pt2", [(96, 128)]),
-        ("executorch", "pte", [(96, 128)]),
-        ("litert", "tflite", [(96, 128)]),
+        ("onnx", "onnx", "fcn16s_alexnet", [*SIZES, (33, 50), (1, 1)]),
+        ("openvino", "xml", "fcn32s_alexnet", [*SIZES, (33, 50), (1, 1)]),
+        ("torch_export", "pt2", "fcn8s_vgg16", SIZES),
+        ("aoti", "pt2", "fcn4s_alexnet", [(96, 128)]),
+        ("executorch", "pte", "fcn8s_alexnet", [(96, 128)]),
+        ("litert", "tflite", "fcn8s_alexnet", [(96, 128)]),
     ],
 )
-def test_a_format(model: FCN, tmp_path: Path, format: str, suffix: str, sizes: list[tuple[int, int]]) -> None:
-    """Its logits, its metadata, and what is said of a file that is damaged: one export serves for all."""
+def test_a_format(tmp_path: Path, format: str, suffix: str, name: str, sizes: list[tuple[int, int]]) -> None:
+    """Its logits, its metadata, and what is said of a file that is damaged: one export serves for all.
+
+    AlexNet's sizes are what is hardest to trace: in one format with a skip, and in others with what takes less.
+    """
+    model = network(name)
     path = tmp_path / f"model.{suffix}"
     left = {"model.xml", "model.bin"} if format == "openvino" else {path.name}
     if format == "litert":
@@ -163,8 +165,9 @@ def test_what_is_inside_the_graph_is_a_choice(channel_order: str) -> None:
 
 
 @pytest.mark.slow
-def test_masks_and_normalised_images(model: FCN, tmp_path: Path) -> None:
+def test_masks_and_normalised_images(tmp_path: Path) -> None:
     """The predictor normalises where the file does not, and takes masks as they are."""
+    model = network("fcn32s_vgg16")
     export(model, Recipe("torch_export", normalise=False, argmax=True), tmp_path / "model.pt2")
     exported = load_exported(tmp_path / "model.pt2")
     assert exported.gives == "mask"
@@ -175,7 +178,7 @@ def test_masks_and_normalised_images(model: FCN, tmp_path: Path) -> None:
 def test_no_data_is_0_in_a_file_as_in_the_network(tmp_path: Path) -> None:
     """nan, and normalised values that are cut off."""
     options = {"mean": [5, 7], "std": [2, 3], "image_type": "float32", "clip": 1.5}
-    model = create_model("fcn32s_alexnet", num_classes=3, in_channels=2, width=0.05, **options).eval()
+    model = create_model("fcn32s_vgg16", num_classes=3, in_channels=2, width=0.05, **options).eval()
     torch.nn.init.normal_(model.score_fr.weight)
     images = 6 + 4 * torch.randn(1, 2, 70, 80)
     images[..., :30] = torch.nan
