@@ -1,8 +1,7 @@
 """`fcnseg predict`: where masks and overlays go, and what is said where they cannot."""
 
 import os
-import subprocess
-import sys
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from PIL import Image
 
 from fcnseg.models import create_model
+from tests.commands.processes import Forked, command, environment
 
 
 @pytest.fixture
@@ -183,6 +183,12 @@ def test_settings_out_of_range_are_one_line(predict, fcnseg, capsys, override, l
     assert not Path("out").exists()
 
 
+def predict_within(limit: int) -> None:
+    """With a limit on the size of files, in bytes, which stands for a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    command(["predict", "checkpoint=model", "input=a.tif", "output=out", "device=cpu"])
+
+
 def test_a_full_disk_leaves_nothing_under_a_final_name(predict, tmp_path):
     """And what was computed is there for the next run."""
     import rasterio
@@ -191,18 +197,12 @@ def test_a_full_disk_leaves_nothing_under_a_final_name(predict, tmp_path):
     ground = {"transform": rasterio.transform.from_origin(500000, 4649000, 0.5, 0.5)}
     with rasterio.open("a.tif", "w", driver="GTiff", height=600, width=500, count=3, dtype="uint8", **ground) as scene:
         scene.write(pixels)
-    program = """
-import resource, sys
-from fcnseg.commands.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop()),) * 2)
-main()
-"""
-    command = [sys.executable, "-c", program, "predict", "checkpoint=model", "input=a.tif", "output=out", "device=cpu"]
     # Enough for the mask without compression, and not for the overlay, which is written last.
     for limit, left in ((200_000, []), (310_000, ["masks/a.tif"])):
-        done = subprocess.run([*command, str(limit)], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 2, done.stderr
-        assert done.stderr.splitlines()[-1].startswith("fcnseg: output=out: cannot be written (out/")
+        process = Forked(predict_within, limit, tmp_path, environment({}))
+        errors = process.communicate(timeout=100)[1]
+        assert process.returncode == 2, errors
+        assert errors.splitlines()[-1].startswith("fcnseg: output=out: cannot be written (out/")
         files = [path for path in Path("out").rglob("*") if path.is_file()]
         assert [path.relative_to("out").as_posix() for path in files if ".partial" not in str(path)] == left
     assert predict("a.tif") == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -37,17 +38,21 @@ if processes > 1:
 
 
 @pytest.mark.slow
-def test_a_plain_trainer_on_two_processes_scores_every_image_once(tmp_path: Path) -> None:
+def test_a_plain_trainer_on_two_processes_scores_every_image_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without use_distributed_sampler=False, which few would think of; one image on two processes as well."""
     script = tmp_path / "validate.py"
     script.write_text(PLAIN_VALIDATION)
+    monkeypatch.setattr(sys, "argv", [str(script), "1"])
+    runpy.run_path(str(script))
+    shown = [capsys.readouterr().out]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PL_")}
-    found = []
-    for processes in ("1", "2"):
-        command = [sys.executable, script, processes]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-        assert done.returncode == 0, done.stderr
-        found.append([json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")])
+    command = [sys.executable, script, "2"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    shown.append(done.stdout)
+    found = [[json.loads(line) for line in text.splitlines() if line.startswith("[")] for text in shown]
     scenes = CityScenes(7, seed=1, size=(24, 32))
     for one, two, length in zip(*found, (7, 1), strict=True):
         counted = np.bincount(np.concatenate([scenes[i][1].ravel() for i in range(length)]), minlength=256)[:11]

@@ -1,9 +1,8 @@
 """What a training needs is looked at before its first step, and what it runs out of is told in one line."""
 
 import os
+import resource
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ from fcnseg.runs.limits import averages, check_memory, checkpoint_bytes, state_s
 from fcnseg.training import SegmentationModule
 from fcnseg.training.averaging import WeightAverage
 from fcnseg.training.checkpoints import AtomicCheckpointIO
-from tests.commands.processes import SETTINGS
+from tests.commands.processes import SETTINGS, Forked, command, environment
 
 
 @pytest.fixture
@@ -181,15 +180,12 @@ def test_full_memory_is_known_by_whoever_says_so() -> None:
     assert full_memory(RuntimeError("shapes do not fit")) is None
 
 
-LIMITED = """
-import resource, sys
-import fcnseg.runs.execution
-from fcnseg.commands.cli import main
-
-used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000,) * 2)
-main()
-"""
+def limited(arguments: list[str]) -> None:
+    """The command with 700 MB beside what it has."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    used = next(int(line.split()[1]) for line in lines if line.startswith("VmSize")) * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000,) * 2)
+    command(arguments)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="takes the memory in use from Linux's /proc")
@@ -198,10 +194,9 @@ def test_a_training_without_enough_memory_says_what_would_help(camvid, tmp_path)
     wanted = [each for each in SETTINGS if not each.startswith(("data.size", "data.batch_size"))]
     wanted += ["data=camvid", f"data.root={camvid}", "data.size=[2000,2000]", "data.batch_size=8"]
     wanted += ["trainer.num_sanity_val_steps=0", "trainer.max_steps=1", "hydra.run.dir=run"]
-    command = [sys.executable, "-c", LIMITED, "train", *wanted]
-    limits = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | limits, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr[-3000:]
-    assert "Traceback" not in done.stderr
-    line = done.stderr.strip().splitlines()[-1]
+    process = Forked(limited, ["train", *wanted], tmp_path, environment({}))
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == 2, errors[-3000:]
+    assert "Traceback" not in errors
+    line = errors.strip().splitlines()[-1]
     assert line.startswith("fcnseg: memory is full; try data.device_batch_size=1, a smaller data.size or model.width")
