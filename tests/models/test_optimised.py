@@ -68,7 +68,7 @@ def test_in_16_bits_scores_are_those_of_autocast() -> None:
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_compiled_scores_are_those_of_the_same_precision(precision: str) -> None:
-    model, images = network(), torch.randn(IMAGES)
+    model, images = network("fcn8s_alexnet"), torch.randn(IMAGES)
     with torch.inference_mode():
         expected = optimise(model, precision)(images)
         compiled = optimise(model, precision, compile=True)

@@ -1,10 +1,11 @@
 """The benchmark's plain network is the reference, and the benchmark runs."""
 
 import json
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import benchmark_peers
 import peers
 import pytest
 import torch
@@ -12,8 +13,6 @@ from benchmark_peers import gflop_of
 from PIL import Image
 
 from fcnseg.models import create_model, summarise
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark_peers.py"
 
 
 def test_the_plain_network_has_the_logits_of_ours() -> None:
@@ -55,32 +54,34 @@ def test_operations_are_those_of_the_networks_own_count(what: str, times: int) -
 
 
 @pytest.mark.slow
-def test_it_prints_a_table_writes_every_round_and_draws(tmp_path: Path) -> None:
+def test_it_prints_a_table_writes_every_round_and_draws(carry_out: Callable, tmp_path: Path) -> None:
     files = ["--json", str(tmp_path / "times.json"), "--plot", str(tmp_path / "growth.png")]
     cases = ["--sizes", "32x48", "64x48", "--classes", "3", "5", "--precisions", "fp32", "bf16", "--rounds", "1"]
     networks = ["--networks", "fcn8s_vgg16, padding=same", "--width", "0.05"]
-    command = [sys.executable, SCRIPT, *cases, *networks, *files]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    code, shown, errors = carry_out(benchmark_peers, *cases, *networks, *files)
+    assert code == 0, errors
     rows = json.loads((tmp_path / "times.json").read_text())
     assert len(rows) == 2 * 2 * 2 * 2 * 2
     assert all(row["seconds"] > 0 and row["gflop"] > 0 for row in rows)
     assert {row["ratio"] for row in rows if row["network"] == peers.PLAIN} == {1}
-    assert done.stdout.count("| forward | 32x48 | 1 | 3 | fp32 |") == 2
+    assert shown.count("| forward | 32x48 | 1 | 3 | fp32 |") == 2
     with Image.open(tmp_path / "growth.png") as picture:
         assert min(picture.size) > 500
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
-def test_memory_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
+def test_memory_is_that_of_a_process_of_its_own(carry_out: Callable, tmp_path: Path) -> None:
     cases = ["--sizes", "32x48", "128x192", "--what", "step", "--rounds", "1", "--width", "0.05", "--memory"]
-    command = [sys.executable, SCRIPT, *cases, "--networks", "fcn8s_vgg16, padding=same", "--json", tmp_path / "t.json"]
-    subprocess.run(command, capture_output=True, check=True)
+    written = ["--networks", "fcn8s_vgg16, padding=same", "--json", tmp_path / "t.json"]
+    code, _, errors = carry_out(benchmark_peers, *cases, *written)
+    assert code == 0, errors
     small, large = ([row["memory"] for row in json.loads((tmp_path / "t.json").read_text())][i] for i in (1, 3))
     assert 0 < small < large
 
 
-def test_a_plot_of_nothing_that_varies_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
-    command = [sys.executable, SCRIPT, "--plot", tmp_path / "growth.png"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.endswith("expected several of --sizes, --batches or --classes\n")
+def test_a_plot_of_nothing_that_varies_is_refused_before_anything_is_measured(
+    carry_out: Callable, tmp_path: Path
+) -> None:
+    code, _, errors = carry_out(benchmark_peers, "--plot", tmp_path / "growth.png")
+    assert code == 2
+    assert errors.endswith("expected several of --sizes, --batches or --classes\n")
