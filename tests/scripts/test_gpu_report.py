@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gpu_report
 import pytest
 import torch
 from gpu_report import ORACLE, PARTS, Runner
@@ -22,9 +24,7 @@ from fcnseg.models import create_model, summarise
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_report.py"
 
 
-def dry_run(output: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, SCRIPT, "--output", output, "--device", "cpu", "--dry-run", *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900)
+DRY_RUN = ("--device", "cpu", "--dry-run", "--output")
 
 
 def parts(output: Path) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def measured(part: dict[str, Any]) -> list[dict[str, Any]]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole dry run."""
     output = tmp_path_factory.mktemp("gpu") / "report"
-    done = dry_run(output)
+    done = subprocess.run([sys.executable, SCRIPT, *DRY_RUN, output], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     return output
 
@@ -130,14 +130,14 @@ def test_the_tables_have_the_numbers_of_the_json_file(report: Path) -> None:
 
 
 @pytest.mark.slow
-def test_parts_that_fail_are_told_and_the_others_go_on(tmp_path: Path) -> None:
+def test_parts_that_fail_are_told_and_the_others_go_on(carry_out: Callable, tmp_path: Path) -> None:
     damaged = shutil.copytree(ORACLE, tmp_path / "oracle")
     (damaged / "8s.npz").write_bytes(b"PK\3\4 and no more")
     (damaged / "alexnet.npz").unlink()
     shutil.copy(damaged / "16s.npz", damaged / "32s.npz")  # another network's scores
     output = tmp_path / "report"
-    done = dry_run(output, "--parts", "ceiling", "scores", "--oracle", damaged)
-    assert done.returncode == 1, done.stderr[-3000:]
+    code, shown, errors = carry_out(gpu_report, *DRY_RUN, output, "--parts", "ceiling", "scores", "--oracle", damaged)
+    assert code == 1, errors[-3000:]
     found = parts(output)
     assert list(found) == ["scores", "ceiling"]
     assert (found["scores"]["failed"], found["ceiling"]["failed"]) == (True, False)
@@ -152,13 +152,13 @@ def test_parts_that_fail_are_told_and_the_others_go_on(tmp_path: Path) -> None:
     for network in ("8s", "alexnet"):
         assert f"- FAILED {network}, float32: {wrong[network]}\n" in text
     assert "- FAILED 32s, float32, ok no: not as expected\n" in text
-    assert "scores      FAILED" in done.stdout
+    assert "scores      FAILED" in shown
 
 
 @pytest.mark.slow
-def test_nothing_begins_after_the_budget(tmp_path: Path) -> None:
-    done = dry_run(tmp_path, "--budget", 0, "--parts", "ceiling", "peers")
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_nothing_begins_after_the_budget(carry_out: Callable, tmp_path: Path) -> None:
+    code, _, errors = carry_out(gpu_report, *DRY_RUN, tmp_path, "--budget", 0, "--parts", "ceiling", "peers")
+    assert code == 0, errors[-3000:]
     for part in parts(tmp_path).values():
         assert part["rows"] == []
         assert part["skipped"].endswith("s were spent, of a budget of 0 s")
