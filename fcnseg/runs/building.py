@@ -47,20 +47,21 @@ def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
     if OmegaConf.is_missing(config.data, "root") and packed is None:
         raise InputError("data.root: a value is missing; give it as data.root=PATH")
     arguments = OmegaConf.masked_copy(config.data, [key for key in config.data if key not in KEYS])
+    arguments._set_parent(config)
     with open_dict(arguments):
         if packed is not None:
             arguments.update(packed_nodes(packed, arguments.get("cache_folder"), arguments.get("cache_limit", LIMIT)))
         if not train:
             arguments.update(train={}, ratio=None, augment=None)
         else:
-            whole = dict(arguments.train)
+            adaptation = config.get("adaptation")
+            whole = None if adaptation is None else dict(arguments.train)
             if config.data.get("parts") is not None:
                 _take_parts(arguments, config.data.parts)
             if config.data.get("domains") is not None:
                 _keep(arguments, config.data.domains)
-            if config.get("adaptation") is not None:
-                add_targets(arguments, whole, config.adaptation)
-    arguments._set_parent(config)
+            if whole is not None:
+                add_targets(arguments, whole, adaptation)
     return instantiate(arguments, _convert_="all")
 
 

@@ -170,8 +170,8 @@ class SegmentationModule(LightningModule):
             batch = self.adaptation.prepare(batch, self._seeds(range(len(batch["image"])), ADAPTATION))
         heads, mask = self._heads(batch), batch["mask"]
         if isinstance(self.loss, SegmentationLoss):
-            per_sample = weighed(self.loss, batch.get("pixel_weight"))
-            loss, shown = self._over_all_processes(self.loss, per_sample, heads, mask, batch.get("domain"))
+            domain, weight = batch.get("domain"), batch.get("pixel_weight")
+            loss, shown = self._over_all_processes(self.loss, heads, mask, domain, weight)
         else:
             loss = self._of_heads(self.loss, heads, mask)
             shown = all_reduce_sum(loss.detach().clone()) / (count_processes() * micro_batches(self.trainer))
@@ -199,10 +199,10 @@ class SegmentationModule(LightningModule):
     def _over_all_processes(
         self,
         criterion: SegmentationLoss,
-        per_sample: Callable[[Tensor, Tensor], Tensor],
         heads: Sequence[Tensor],
         mask: Tensor,
         domain: Tensor | None,
+        pixel_weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What this process minimises, and the loss of the whole batch, or what a micro-batch adds to it.
 
@@ -211,7 +211,8 @@ class SegmentationModule(LightningModule):
         """
         shares = count_processes() * micro_batches(self.trainer)
         weights, known = criterion.domain_weights, self._whole
-        sums, pixels = self._of_heads(per_sample, heads, mask), criterion.weight_per_sample(mask)
+        sums = self._of_heads(weighed(criterion, pixel_weight), heads, mask)
+        pixels = criterion.weight_per_sample(mask)
         if domain is not None and (weights is not None or len(criterion.domains) > 1):
             counted = sums if weights is not None else sums.detach()
             parts = criterion.means_of_domains(counted, pixels, domain, known.of_domains if known else None)

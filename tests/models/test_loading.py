@@ -161,7 +161,7 @@ def test_checkpoint_of_something_else(tmp_path: Path, value: object) -> None:
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        ({"name": "fcn4s_vgg16"}, "unknown model 'fcn4s_vgg16'"),
+        ({"name": "fcn64s_vgg16"}, "unknown model 'fcn64s_vgg16'"),
         ({"name": None}, "describes no model"),
         ({"colour": "red"}, "colour"),
         ({"padding": "valid"}, "padding 'valid'"),
@@ -353,7 +353,7 @@ def test_config_that_is_no_record(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"name": "fcn4s_vgg16"}, "unknown model 'fcn4s_vgg16'"),
+        ({"name": "fcn64s_vgg16"}, "unknown model 'fcn64s_vgg16'"),
         ({"name": 3}, "describes no model"),
         ({"name": None}, "name is missing"),
         ({"num_classes": None}, "num_classes is missing"),

@@ -113,7 +113,7 @@ def accumulated(rank: int, folder: Path) -> None:
     module._trainer = SimpleNamespace(accumulate_grad_batches=2)
     bias = module.bias = nn.Parameter(torch.zeros(3, dtype=torch.float64))
     for batch in masks():
-        loss, _ = module._over_all_processes(CrossEntropy(), logits_of(bias, batch[rank]), batch[rank], None)
+        loss, _ = module._over_all_processes(CrossEntropy(), [logits_of(bias, batch[rank])], batch[rank], None)
         (loss / 2).backward()  # Lightning divides by the number of batches
     dist.all_reduce(bias.grad)
     bias.grad /= 2
