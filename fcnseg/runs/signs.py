@@ -49,8 +49,9 @@ class Signs:
         return bytes(self.store.get(key)).decode() if self.store.check([key]) else f"rank {rank}"
 
     def keep_giving(self) -> threading.Event:
-        """Give a sign of life again and again, beside whatever this process does, until the event that is returned."""
+        """Give signs of life from now on, beside whatever this process does, until the event that is returned."""
         over = threading.Event()
+        self.give()  # a process that ends right away has been there
 
         def beat() -> None:
             with suppress(DistError):

@@ -93,7 +93,13 @@ def test_only_a_process_that_was_started_for_a_training_is_told_of_it(monkeypatc
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert told() is None, "torchrun starts processes that know no more than the first"
-    written = {"config": {"seed": 3, "optimizer": {"lr": 1e-10}}, "folder": "runs/x", "resume": None, "port": 4567}
+    written = {
+        "config": {"seed": 3, "optimizer": {"lr": 1e-10}},
+        "folder": "runs/x",
+        "resume": None,
+        "port": 4567,
+        "files": [],
+    }
     monkeypatch.setenv(TOLD, OmegaConf.to_yaml(OmegaConf.create(written)))
     training = told()
     assert training is not None

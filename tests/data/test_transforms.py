@@ -525,7 +525,7 @@ def test_torchvisions_pipeline_keeps_image_and_mask_aligned() -> None:
     assert compared > 0.7
 
 
-@pytest.mark.filterwarnings("error")  # torch warns where it is handed memory that must not be written to
+@pytest.mark.filterwarnings("error::UserWarning")  # torch warns where it is handed memory that must not be written to
 @pytest.mark.parametrize(("channels", "dtype"), [(1, "uint8"), (4, "uint16"), (13, "float32")])
 def test_torchvisions_pipeline_takes_what_a_cache_gives(channels: int, dtype: str) -> None:
     """Images of any type, in memory that is read only."""

@@ -42,7 +42,7 @@ def by_loop(a: np.ndarray, b: np.ndarray, blocks: int | None, samples: int, seed
     return np.array(rows)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(("seeds", "images", "blocks"), [(3, 12, 4), (2, 13, 4), (1, 9, None), (4, 5, 1)])
 def test_intervals_are_those_of_a_loop(seeds, images, blocks):
     a, b = matrices(seeds, images, 4, 0, absent=2), matrices(seeds, images, 4, 1, absent=2)
@@ -102,7 +102,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert coverage(blocks=None) < 0.85
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_method_equals_itself():
     a = matrices(3, 10, 4, 0)
     result = paired_bootstrap(a, a)
@@ -110,7 +110,7 @@ def test_a_method_equals_itself():
         assert (interval.value, interval.low, interval.high) == (0, 0, 0)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_class_that_occurs_nowhere_has_no_difference():
     a, b = matrices(2, 6, 4, 0), matrices(2, 6, 4, 1)
     for method in (a, b):

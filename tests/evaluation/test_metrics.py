@@ -59,7 +59,7 @@ def masks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
     return np.array(label, np.uint8).reshape(1, -1), np.array(prediction, np.int64).reshape(1, -1), classes
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @settings(max_examples=150, deadline=None)
 @given(masks())
 def test_scores_equal_counting_pixel_by_pixel(case: tuple[np.ndarray, np.ndarray, int]) -> None:
@@ -99,7 +99,7 @@ def test_a_class_in_neither_label_nor_prediction_is_left_out() -> None:
     assert math.isnan(result.iou[2])
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_no_pixels_give_nan() -> None:
     result = scores(torch.zeros(3, 3, dtype=torch.int64))
     summary = (result.pixel_accuracy, result.mean_accuracy, result.mean_iou, result.frequency_weighted_iou)
@@ -140,7 +140,7 @@ def test_to_dict_refuses_another_number_of_classes() -> None:
         to_dict(scores(np.eye(2)), SPACE)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @settings(max_examples=100, deadline=None)
 @given(masks(), st.data())
 def test_reported_classes_keep_the_errors_of_the_others(case: tuple[np.ndarray, np.ndarray, int], data) -> None:

@@ -34,7 +34,7 @@ def test_a_place_without_a_crs_is_kept(tmp_path):
     assert (found.crs, found.crs_name, found.pixel_area) == (None, None, None)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_a_picture_lies_nowhere(tmp_path):
     Image.new("RGB", (5, 4)).save(tmp_path / "photo.png")
     assert read_georeference(tmp_path / "photo.png") is None

@@ -49,7 +49,7 @@ def test_entropy_is_that_of_a_segmentation(bits, dtype, tmp_path):
     assert found[0, 1] == 2**bits - 1
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_bands_are_the_classes_where_the_image_lies(tmp_path):
     """Of a GeoTIFF that was segmented as a whole."""
     probabilities = random_probabilities()

@@ -144,7 +144,7 @@ def test_what_cannot_be_gone_on_with_is_refused_in_one_line(fcnseg, camvid, tmp_
         (command(camvid, "x", "resume=run/only/checkpoints/last.ckpt", **one), "a file; expected the run's folder"),
         (command(camvid, "x", "resume=run", stages="stages=null"), "resume=run: a folder; expected a checkpoint, or"),
         (command(camvid, "x", "resume=run", "seed=3", **one), "resume=run: it began with seed=0, this run has seed=3"),
-        (command(camvid, "x", "resume=run"), "resume=run: it began with stages."),
+        (command(camvid, "x", "resume=run"), "resume=run: it began without stages.coarse"),
         (command(camvid, "run", **one), "run: holds a run already; resume=auto goes on with it, or give a new folder"),
     ):
         capsys.readouterr()

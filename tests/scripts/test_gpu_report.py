@@ -35,17 +35,20 @@ def measured(part: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in part["rows"] if "skipped" not in row]
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a whole dry run."""
-    output = tmp_path_factory.mktemp("gpu") / "report"
+@pytest.mark.slow
+def test_a_whole_dry_run(tmp_path: Path) -> None:
+    """One for all that is asked of it: it takes minutes, and a fixture would be made by each process of the tests."""
+    output = tmp_path / "report"
     done = subprocess.run([sys.executable, SCRIPT, *DRY_RUN, output], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    return output
+    every_part_is_carried_out(output)
+    what_a_processor_cannot_do_is_left_out_with_the_reason(output)
+    a_processor_agrees_with_itself(output)
+    rates_belong_to_their_times(output)
+    the_tables_have_the_numbers_of_the_json_file(output)
 
 
-@pytest.mark.slow
-def test_every_part_is_carried_out(report: Path) -> None:
+def every_part_is_carried_out(report: Path) -> None:
     found = parts(report)
     assert list(found) == list(PARTS)
     for name, part in found.items():
@@ -57,14 +60,12 @@ def test_every_part_is_carried_out(report: Path) -> None:
     assert sorted(path.name for path in report.iterdir()) == ["report.json", "report.md"]
 
 
-@pytest.mark.slow
-def test_what_a_processor_cannot_do_is_left_out_with_the_reason(report: Path) -> None:
+def what_a_processor_cannot_do_is_left_out_with_the_reason(report: Path) -> None:
     reasons = {row["skipped"] for part in parts(report).values() for row in part["rows"] if "skipped" in row}
     assert reasons == {"TF32 needs a GPU", "fp16 needs a GPU", "16-mixed needs a GPU"}
 
 
-@pytest.mark.slow
-def test_a_processor_agrees_with_itself(report: Path) -> None:
+def a_processor_agrees_with_itself(report: Path) -> None:
     found = parts(report)
     scores = {(row["network"], row["precision"]): row["relative"] for row in measured(found["scores"])}
     assert len(scores) == 10
@@ -83,8 +84,7 @@ def test_a_processor_agrees_with_itself(report: Path) -> None:
         assert 0 < row["of_weights"] < row["of_way"] < 1e-4
 
 
-@pytest.mark.slow
-def test_rates_belong_to_their_times(report: Path) -> None:
+def rates_belong_to_their_times(report: Path) -> None:
     found = parts(report)
     for row in measured(found["ceiling"]):
         assert row["tflops"] == pytest.approx(2 * row["size"] ** 3 / row["milliseconds"] / 1e9)
@@ -115,8 +115,7 @@ def flop(padding: str, batch: int) -> float:
     return counter.get_total_flops() + 2 * batch * upsampling
 
 
-@pytest.mark.slow
-def test_the_tables_have_the_numbers_of_the_json_file(report: Path) -> None:
+def the_tables_have_the_numbers_of_the_json_file(report: Path) -> None:
     sections = (report / "report.md").read_text().split("\n## ")[1:]
     assert len(sections) == len(PARTS)
     for section, (name, part) in zip(sections, parts(report).items(), strict=True):
