@@ -145,8 +145,9 @@ class SegmentationData(LightningDataModule):
         if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)):
             raise InputError(f"size {list(size)}: expected [height, width] in pixels")
         require_resize(resize)
+        images = train if targets is None else {**train, "targets": targets.dataset}
         if cache != "none":
-            _require_cacheable(train, cache, on_error)
+            _require_cacheable(images, cache, on_error)
         self.label_space = val.label_space
         _require_one_label_space(train, self.label_space)
         _require_labels(train, val)
@@ -154,7 +155,7 @@ class SegmentationData(LightningDataModule):
         if targets is not None:
             targets.require(train, size)
         if not allow_overlap:
-            require_apart(train if targets is None else {**train, "targets": targets.dataset}, val)
+            require_apart(images, val)
         self.train, self.val = dict(train), val
         self.size, self.resize = tuple(size) if size else None, resize
         self.ratio = dict(ratio) if ratio else dict.fromkeys(train, 1.0)
@@ -257,12 +258,13 @@ class SegmentationData(LightningDataModule):
         return BalancedBatchSampler(lengths, self.ratio, self.batch_size, parts=parts, **options)
 
     def train_dataloader(self) -> DataLoader:
-        domains = list(self.train.values())
+        domains, targets = list(self.train.values()), self.targets
         if self.on_error == "skip":
             note = Path(self.trainer.default_root_dir if self.trainer else ".", "damaged.txt")
             domains = [Skipping(dataset, note, self.most_errors) for dataset in domains]
+            targets = targets and targets.over(Skipping(targets.dataset, note, self.most_errors))
         paste = prepare_rare(self.augment, self.paste, self.rare_classes, self.label_space, self.class_pixels)
-        shown = None if self.targets is None else self.targets.by_position(list(self.train))
+        shown = None if targets is None else targets.by_position(list(self.train))
         dataset = TrainingSamples(domains, self.augment, self.seed, paste, shown)
         done = self._batches_done if self.trainer else None
         batches = self.batches(*self._processes(), done, self.micro_batches)

@@ -49,6 +49,10 @@ class Targets:
             if ours != theirs:
                 raise InputError(f"targets: images have {theirs}, those of domain {name!r} {ours}")
 
+    def over(self, dataset: SegmentationDataset) -> "Targets":
+        """The same out of another dataset."""
+        return Targets(dataset, self.domains, self.style)
+
     def by_position(self, names: Sequence[str]) -> dict[int, "Targets"]:
         """Itself for the position of each of its domains among those of these names."""
         return {names.index(name): self for name in self.domains}

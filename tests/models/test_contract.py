@@ -20,7 +20,7 @@ from fcnseg.models import FCN, create_model, from_pretrained, load_checkpoint
 from fcnseg.models.backbones import BACKBONES
 from fcnseg.models.names import SKIPS, parse_name
 from fcnseg.models.spec import PADDINGS
-from tests.models.listed import tested_models
+from tests.models.listed import models_to_test
 from tests.models.stored import checkpoint
 
 CLASSES = 4
@@ -41,7 +41,7 @@ def is_chain(name: str) -> bool:
 
 def is_finest(name: str) -> bool:
     """Whether no other listed model of this backbone and variant has finer scores."""
-    this, listed = parse_name(name), map(parse_name, tested_models())
+    this, listed = parse_name(name), map(parse_name, models_to_test())
     return this.stride == min(n.stride for n in listed if (n.backbone, n.variant) == (this.backbone, this.variant))
 
 
@@ -59,8 +59,8 @@ def parameters(names: list[str]) -> list:
 
 
 # pytest gathers the tests of one model by its place in these lists, which is the same in both.
-FINEST = [name for name in tested_models() if is_finest(name)]
-OTHERS = [name for name in tested_models() if not is_finest(name)]
+FINEST = [name for name in models_to_test() if is_finest(name)]
+OTHERS = [name for name in models_to_test() if not is_finest(name)]
 every_model = pytest.mark.parametrize("new", parameters(FINEST + OTHERS), indirect=True, scope="module")
 every_backbone = pytest.mark.parametrize("new", parameters(FINEST), indirect=True, scope="module")
 

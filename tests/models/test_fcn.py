@@ -20,9 +20,9 @@ from fcnseg.models.names import parse_name
 from fcnseg.models.spec import PADDINGS
 from fcnseg.models.tracing import trace_network
 from fcnseg.models.upsampling import bilinear_kernel, upsampled
-from tests.models.listed import tested_models
+from tests.models.listed import models_to_test
 
-CHAINS = [name for name in tested_models() if parse_name(name).backbone in BACKBONES]
+CHAINS = [name for name in models_to_test() if parse_name(name).backbone in BACKBONES]
 EVERY_MODEL = [(name, padding) for name in CHAINS for padding in PADDINGS]
 EVERY_ALIGNMENT = [(name, padding) for name, padding in EVERY_MODEL if "_bn" not in name and "atonce" not in name]
 
@@ -225,7 +225,7 @@ class TestEverySize:
     gradients; beyond the outermost samples, less than a stride from the ends, those are repeated.
     """
 
-    @pytest.mark.parametrize("name", tested_models())
+    @pytest.mark.parametrize("name", models_to_test())
     def test_weights(self, name: str) -> None:
         with torch.device("meta"):
             model = create_model(name, num_classes=2).eval()

@@ -9,6 +9,7 @@ import torch
 
 import fcnseg
 from fcnseg.data import CityScenes, SegmentationData, Targets, WithoutLabels
+from fcnseg.data.dataset import Sample, Wrapper
 from fcnseg.errors import InputError
 from fcnseg.labels import IGNORE_INDEX
 from fcnseg.models import FCN
@@ -172,8 +173,29 @@ def loaded(made: SegmentationData, processes: int = 1, rank: int = 0) -> list[li
 
 @pytest.mark.parametrize(("option", "value"), [("decay", 1), ("decay", -0.1), ("confidence", 1.5), ("confidence", "x")])
 def test_values_out_of_range_are_refused(option: str, value: float) -> None:
-    with pytest.raises(InputError, match=f"{option}={value!r}: expected a number from 0 to 1"):
+    with pytest.raises(InputError, match=f"{option}={value!r}: expected a number from 0 "):
         ClassMix(**{option: value})
+
+
+def test_targets_that_cannot_be_read_are_skipped_where_images_are(tmp_path) -> None:
+    """Each time the next one stands for it, and is noted."""
+    made = data()
+    made.targets = Targets(Damaged(made.train["scenes"]), ["adapted"])
+    with pytest.raises(InputError, match="scene 3: damaged"):
+        loaded(made)
+    made.on_error, made.trainer = "skip", pl.Trainer(default_root_dir=tmp_path, logger=False, accelerator="cpu")
+    made._batches_done = lambda: 0  # type: ignore[method-assign]
+    assert sum(map(len, loaded(made))) == 6
+    assert "scene 3: damaged" in (tmp_path / "damaged.txt").read_text()
+
+
+class Damaged(Wrapper):
+    """A dataset one of whose samples cannot be read."""
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == 3:
+            raise InputError("scene 3: damaged")
+        return self.dataset[index]
 
 
 def test_gradients_of_several_batches_are_refused(tmp_path) -> None:

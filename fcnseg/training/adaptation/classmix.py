@@ -1,6 +1,5 @@
 """Images mixed of two domains by class, and a teacher that labels the one without labels."""
 
-import math
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, Self
@@ -36,9 +35,10 @@ class ClassMix(Adaptation):
 
     def __init__(self, decay: float = 0.99, confidence: float = 0.968) -> None:
         super().__init__()
-        for name, value, most in (("decay", decay, 1.0), ("confidence", confidence, math.inf)):
-            if not isinstance(value, int | float) or not 0 <= value < most or value > 1:
-                raise InputError(f"{name}={value!r}: expected a number from 0 to 1{', and below' if most == 1 else ''}")
+        if not isinstance(decay, int | float) or not 0 <= decay < 1:
+            raise InputError(f"decay={decay!r}: expected a number from 0 on and below 1")
+        if not isinstance(confidence, int | float) or not 0 <= confidence <= 1:
+            raise InputError(f"confidence={confidence!r}: expected a number from 0 to 1")
         self.decay, self.confidence = decay, confidence
 
     def begin(self, model: FCN) -> None:

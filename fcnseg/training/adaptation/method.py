@@ -59,7 +59,7 @@ def require_pixels(criterion: nn.Module) -> None:
         InputError: for another loss than a mean over pixels.
     """
     if not isinstance(criterion, PixelLoss) or criterion.reduction != "mean":
-        raise InputError("adaptation: weighs the pixels of a mean; expected loss=cross_entropy or focal")
+        raise InputError("adaptation: weighs the pixels of a mean; expected loss=cross_entropy, focal or ohem")
 
 
 def require_whole(trainer: Trainer) -> None:
