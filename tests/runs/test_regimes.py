@@ -282,7 +282,7 @@ def test_data_configs_name_the_real_domain_first(name):
         (["adaptation=dacs", "data=camvid"], "adaptation: has no domain to adapt to camvid; expected another one"),
         (["adaptation=dacs", "adaptation.target=x"], "adaptation.target=x: no such domain; expected one of camvid"),
         (["adaptation=dacs", "adaptation.share=1"], "adaptation.share=1: expected a number above 0 and below 1"),
-        (["adaptation=dacs", "loss=dice"], "adaptation: weighs the pixels of a mean; expected loss=cross_entropy or f"),
+        (["adaptation=dacs", "loss=dice"], "adaptation: weighs the pixels of a mean; expected loss=cross_entropy, foc"),
         (["adaptation=dacs", "adaptation.method.decay=1"], "decay=1: expected a number from 0 on and below 1"),
         (["regime=real", "regime.phases.real.steps=0.9"], "regime.phases: their steps sum to 0.9; expected shares"),
         (["regime=real", "regime.phases.real.steps=-1"], "regime.phases.real.steps=-1: expected a number above 0"),
