@@ -13,13 +13,18 @@ from typing import Any
 
 import bgc_figures
 import numpy as np
-from bgc_runs import BASE, PAIR, Run, Study
+from bgc_arms import PIECES
+from bgc_looks import MARGIN, look_at_all
+from bgc_runs import BASE, PAIR, TUNED_PAIR, Run, Study
 from omegaconf import OmegaConf
 
 from fcnseg.atomic import replacing
 from fcnseg.errors import InputError
-from fcnseg.evaluation import Interval
+from fcnseg.evaluation import Interval, scores
 from fcnseg.evaluation.report import write_json
+
+PLAYING_FOR_DATA = 1 / 3
+"""The share of CamVid's real labels at which 25,000 frames of a game make up for the others (Richter et al. 2016)."""
 
 TEXT = {
     "real": "the share of the real images alone",
@@ -28,12 +33,19 @@ TEXT = {
     "finetune": "the synthetic images, then the real ones",
     "bgc": "6 real and 4 synthetic images in every batch",
     "bgc_then_real": "BGC, then the real images alone",
+    "fda": "the synthetic images in the look of real ones without labels",
+    "dacs": "the synthetic images, and parts of them on real ones with a teacher's labels",
+    "entropy": "the synthetic images, and confidence on real ones without labels",
+    "bgc_fda": "BGC, with the synthetic images in the look of real ones without labels",
+    "bgc_dacs": "BGC, and parts of synthetic images on real ones with a teacher's labels",
+    "classmix": "the real images, and mixed ones of real images without labels",
 }
 
 
 def write_report(folder: Path) -> Path:
     """Write results.csv, differences.csv, results.json, the figures and, last, report.md; returns its path."""
     study = Study(folder)
+    look_at_all(study.runs)
     rows = [row(run) for run in study.runs]
     write_csv(rows, folder / "results.csv")
     write_csv(list(intervals(study)), folder / "differences.csv")
@@ -46,7 +58,7 @@ def write_report(folder: Path) -> Path:
 
 
 def row(run: Run) -> dict[str, Any]:
-    """A run's line of results.csv; scores lie in 0 to 1, empty for a class that occurs nowhere."""
+    """A run's line of results.csv; scores lie in 0 to 1, empty where there are none."""
     metrics = run.metrics
     return {
         "share": run.share,
@@ -55,6 +67,9 @@ def row(run: Run) -> dict[str, Any]:
         "mean_iou": metrics["mean_iou"],
         "pixel_accuracy": metrics["pixel_accuracy"],
         **{f"iou_{name}": scores["iou"] for name, scores in metrics["classes"].items()},
+        "far_mean_iou": None if run.far is None else scores(run.far[1].sum(0)).mean_iou,
+        "calibration_error": run.calibration_error,
+        "collapsed": int(run.collapsed),
         "step": metrics["step"],
         **{f"images_{name}": count for name, count in metrics["images_seen"].items()},
         "train_seconds": metrics["train_seconds"],
@@ -63,8 +78,14 @@ def row(run: Run) -> dict[str, Any]:
 
 def intervals(study: Study) -> Iterator[dict[str, Any]]:
     """The lines of differences.csv: by how much a regime's mean IoU exceeds another's, with its interval."""
-    for (share, regime, against), (seeds, found) in study.differences.items():
-        yield {"share": share, "regime": regime, "against": against, "seeds": seeds, **vars(found.mean_iou)}
+    for key, (seeds, found) in study.differences.items():
+        share, regime, against = key
+        far = study.far_differences.get(key)
+        yield {
+            **{"share": share, "regime": regime, "against": against, "seeds": seeds},
+            **vars(found.mean_iou),
+            **{f"far_{name}": value for name, value in (vars(far[1].mean_iou) if far else {}).items()},
+        }
 
 
 def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
@@ -110,14 +131,14 @@ def sections(study: Study, figures: list[bgc_figures.Drawn]) -> Iterator[str]:
         if any(run.share == share for run in study.runs):
             yield f"### {percent(share)} of the real images"
             yield table(
-                ["regime", "mean IoU %", f"difference to `{BASE}`", "seeds"],
+                ["regime", "mean IoU %", f"difference to `{BASE}`", "far frames %", "difference", "ECE %", "seeds"],
                 [[f"`{regime}`", *cells] for regime in study.regimes if (cells := score_cells(study, share, regime))],
             )
-    if any(key[1:] == PAIR[::-1] for key in study.differences):
-        yield f"### `{PAIR[1]}` against `{PAIR[0]}`"
-        found = ((share, study.differences.get((share, PAIR[1], PAIR[0]))) for share in study.shares)
-        lines = [[percent(share), points(d[1].mean_iou), str(d[0])] for share, d in found if d]
-        yield table(["real images", f"difference of `{PAIR[1]}` to `{PAIR[0]}`", "seeds"], lines)
+    others = dict.fromkeys(key[1:] for key in study.differences if key[2] != BASE)
+    for regime, against in others:
+        yield f"### `{regime}` against `{against}`"
+        yield table(["real images", "difference", "on far frames", "seeds"], list(pair_lines(study, regime, against)))
+    yield from break_even(study)
     yield f"### Classes, at {percent(study.focus)} of the real images"
     means = [[f"`{regime}`", *class_cells(study.of(study.focus, regime))] for regime in study.regimes]
     yield "IoU in percent, mean over seeds."
@@ -128,6 +149,28 @@ def sections(study: Study, figures: list[bgc_figures.Drawn]) -> Iterator[str]:
         yield figure.caption
 
 
+def pair_lines(study: Study, regime: str, against: str) -> Iterator[list[str]]:
+    for share in study.shares:
+        near, far = (found.get((share, regime, against)) for found in (study.differences, study.far_differences))
+        if near:
+            yield [percent(share), points(near[1].mean_iou), points(far[1].mean_iou) if far else "", str(near[0])]
+
+
+def break_even(study: Study) -> Iterator[str]:
+    """With how many of the real images each regime is as good as the real images alone with all of them."""
+    found = {regime: study.break_even(regime) for regime in study.regimes if regime != BASE}
+    lines = [[f"`{regime}`", percent(round(share, 3))] for regime, share in found.items() if share is not None]
+    if lines:
+        yield "### Break-even"
+        yield (
+            f"The share of the real images with which a regime reaches the mean IoU of `{BASE}` with all of them, "
+            'between the shares of the study by the logarithm; regimes that are not here never cross it. In "Playing '
+            f'for Data" (Richter et al., ECCV 2016) it is {percent(round(PLAYING_FOR_DATA, 2))}, with 25,000 frames of '
+            "a game."
+        )
+        yield table(["regime", "real images"], lines)
+
+
 def setting(study: Study) -> Iterator[str]:
     """What was run, on what, and for how long."""
     facts, seconds = study.facts, sum(run.metrics["train_seconds"] for run in study.runs)
@@ -135,16 +178,20 @@ def setting(study: Study) -> Iterator[str]:
     scenes = config.data.train.synthetic
     size = "x".join(map(str, config.data.size[::-1]))
     steps = " or ".join(sorted({str(run.metrics["step"]) for run in study.runs}))
+    origin = Path(weights).name if (weights := config.model.get("weights")) else "scratch"
     done = f"{len(study.runs)} of {len(study.runs) + len(study.missing)} runs"
     yield (
-        f"{config.model.name} of width {config.model.width:g}, trained from scratch at {size} for {steps} optimiser "
+        f"{config.model.name} of width {config.model.width:g}, trained from {origin} at {size} for {steps} optimiser "
         f"steps of {config.data.batch_size} images, with {scenes.length} synthetic scenes in the look {scenes.look} "
         f"beside shares of CamVid's training images and seeds {', '.join(map(str, facts['seeds']))}. Scores are those "
         f"of the last weights on CamVid's {study.runs[0].metrics['images']} validation images. Each seed takes another "
-        "run of neighbouring frames, the same for all regimes; the synthetic scenes are the same in all runs."
+        "run of neighbouring frames, the same for all regimes; the synthetic scenes are the same in all runs. "
+        f"Far frames are CamVid's training images more than {MARGIN} from that block, whose labels no regime has "
+        f"seen; ECE is the expected calibration error on `val`. {sum(run.collapsed for run in study.runs)} of the runs "
+        "ended in one class for nearly all pixels."
     )
     domains = list(dict.fromkeys(name for run in study.runs for name in run.metrics["images_seen"]))
-    lines = [[f"`{regime}`", TEXT.get(regime, ""), *images_seen(study, regime, domains)] for regime in study.regimes]
+    lines = [[f"`{regime}`", described(regime), *images_seen(study, regime, domains)] for regime in study.regimes]
     yield table(["regime", "trains on", *(f"{name} images seen" for name in domains)], lines)
     yield (
         f"{done}, {hours(seconds)} of training in all, {facts['processes']} at a time on "
@@ -156,6 +203,12 @@ def setting(study: Study) -> Iterator[str]:
         names = [f"{run.folder.relative_to(study.folder)}" for run in study.missing]
         shown = ", ".join(names[:6] + ["..."] * (len(names) > 6))
         yield f"**Missing, {len(names)} runs:** {shown}{'' if len(names) > 6 else '.'}"
+
+
+def described(arm: str) -> str:
+    """What it trains on, and the settings of its pieces."""
+    regime, *pieces = arm.split("+")
+    return ", ".join([TEXT.get(regime, ""), *(f"`{PIECES[piece]}`" for piece in pieces if piece in PIECES)])
 
 
 def images_seen(study: Study, regime: str, domains: list[str]) -> list[str]:
@@ -171,7 +224,7 @@ def findings(study: Study) -> Iterator[str]:
         if any(run.share in (share, 0) for run in study.missing):
             yield f"At {percent(share)} of the real images runs are missing."
             continue
-        means = {regime: mean(study.of(share, regime)) for regime in study.regimes}
+        means = {regime: study.mean(share, regime) or 0.0 for regime in study.regimes}
         best = max(means, key=lambda regime: means[regime])
         text = f"At {percent(share)} of the real images `{best}` has the highest mean IoU, {100 * means[best]:.1f} %"
         differences = {r: study.differences[share, r, BASE][1].mean_iou for r in means if r != BASE and BASE in means}
@@ -180,9 +233,10 @@ def findings(study: Study) -> Iterator[str]:
         told = against_base({r: d for r, d in differences.items() if r != best})
         if told:
             text += f". Of the others, by their intervals, {told}"
-        if (pair := study.differences.get((share, PAIR[1], PAIR[0]))) is not None:
-            between = pair[1].mean_iou
-            text += f". `{PAIR[1]}` against `{PAIR[0]}`: {points(between)}, an interval that {verdict(between)}"
+        for against, regime in (PAIR, TUNED_PAIR):
+            if (pair := study.differences.get((share, regime, against))) is not None:
+                between = pair[1].mean_iou
+                text += f". `{regime}` against `{against}`: {points(between)}, an interval that {verdict(between)}"
         yield text + "."
 
 
@@ -205,10 +259,14 @@ def score_cells(study: Study, share: float, regime: str) -> list[str]:
     runs = study.of(share, regime)
     if not runs:
         return []
-    difference = study.differences.get((share, regime, BASE))
+    key = (share, regime, BASE)
+    near, far = study.differences.get(key), study.far_differences.get(key)
     return [
         spread(run.metrics["mean_iou"] for run in runs),
-        points(difference[1].mean_iou) if difference else "",
+        points(near[1].mean_iou) if near else "",
+        spread(scores(run.far[1].sum(0)).mean_iou for run in runs if run.far),
+        points(far[1].mean_iou) if far else "",
+        spread(run.calibration_error for run in runs if run.calibration_error is not None),
         str(len(runs)),
     ]
 
@@ -225,10 +283,6 @@ def spread(values: Iterable[float], deviation: bool = True) -> str:
         return ""
     text = f"{statistics.mean(values):.1f}"
     return f"{text} ± {statistics.stdev(values):.1f}" if deviation and len(values) > 1 else text
-
-
-def mean(runs: list[Run]) -> float:
-    return statistics.mean(run.metrics["mean_iou"] for run in runs)
 
 
 def points(interval: Interval) -> str:

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from fcnseg.errors import InputError
 from fcnseg.evaluation import Comparison, load_matrices, paired_bootstrap
+from fcnseg.training.collapse import collapsed_to
 
 BASE = "real"
 """The regime that all others are compared with."""
@@ -19,8 +22,21 @@ BASE = "real"
 PAIR = ("finetune", "bgc")
 """The two that the study is named after."""
 
+TUNED_PAIR = ("finetune+tuned", "bgc+tuned")
+
+FAR, CALIBRATION = "far.npz", "calibration.json"
+"""Files that a second look (scripts/bgc_looks.py) leaves in a run's folder."""
+
 FOCUS = 0.25
 """The share that is looked at class by class, where it is there."""
+
+
+WITHOUT_LABELS = ("synthetic", "fda", "dacs", "entropy")
+"""Regimes that learn from no real label, with the same result whatever share of the real images has some."""
+
+
+def without_labels(arm: str) -> bool:
+    return arm.split("+")[0] in WITHOUT_LABELS
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,23 @@ class Run:
     def matrices(self) -> tuple[tuple[str, ...], np.ndarray]:
         """Names of the validation images, and their confusion matrices with the last weights."""
         return load_matrices(self.phases[-1] / "confusions.npz")
+
+    @cached_property
+    def far(self) -> tuple[tuple[str, ...], np.ndarray] | None:
+        """The same of training images far from the block, whose labels the run has not seen; None: not there."""
+        path = self.folder / FAR
+        return load_matrices(path) if path.is_file() else None
+
+    @property
+    def calibration_error(self) -> float | None:
+        """Expected calibration error on the validation images, 0 to 1; None: not there."""
+        path = self.folder / CALIBRATION
+        return json.loads(path.read_text())["ece_before"] if path.is_file() else None
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether nearly all predictions of the last weights are one class."""
+        return collapsed_to(self.matrices[1].sum(0)) is not None
 
     def curve(self) -> dict[int, float]:
         """Mean IoU on the validation images by steps of the optimiser since the run began, over all phases."""
@@ -100,36 +133,69 @@ class Study:
     def _keys(self) -> Iterator[tuple[float, int, str]]:
         for share in (*self.shares, 0):
             for seed in self.facts["seeds"]:
-                yield from ((share, seed, r) for r in self.regimes if (r == "synthetic") == (share == 0))
+                yield from ((share, seed, r) for r in self.regimes if without_labels(r) == (share == 0))
 
     def of(self, share: float, regime: str) -> list[Run]:
         """The finished runs; those on synthetic images alone belong to every share."""
         return [run for run in self.runs if run.regime == regime and run.share in (share, 0)]
 
-    def compare(self, share: float, a: str, b: str) -> tuple[int, Comparison] | None:
+    def compare(self, share: float, a: str, b: str, far: bool = False) -> tuple[int, Comparison] | None:
         """How many seeds both regimes have at this share, and by how much b exceeds a; None: no seed.
 
+        Args:
+            share, a, b: of the runs.
+            far: on the frames far from the block that was trained on, instead of `val`.
+
         Raises:
-            InputError: when the runs were not validated on the same images.
+            InputError: when two runs that are compared were scored on different images.
         """
-        before, after = ({run.seed: run for run in self.of(share, regime)} for regime in (a, b))
-        seeds = sorted(set(before) & set(after))
-        if not seeds:
+        before, after = (
+            {run.seed: run.far if far else run.matrices for run in self.of(share, regime)} for regime in (a, b)
+        )
+        pairs = [(before[seed], found) for seed, found in after.items() if before.get(seed) and found]
+        if not pairs:
             return None
-        pairs = [(before[seed], after[seed]) for seed in seeds]
-        names = pairs[0][0].matrices[0]
-        for run in (run for pair in pairs for run in pair):
-            if run.matrices[0] != names:
-                raise InputError(f"{run.folder}: validated on other images than {pairs[0][0].folder}")
-        stacks = (np.stack([run.matrices[1] for run in runs]) for runs in zip(*pairs, strict=True))
-        return len(seeds), paired_bootstrap(*stacks)
+        for (names, _), (others, _) in pairs if far else [(pairs[0][0], found) for pair in pairs for found in pair]:
+            if names != others:
+                raise InputError(f"{self.folder}: {a} and {b} at {share:g} were validated on other images")
+        stacks = (np.stack([matrices for _, matrices in side]) for side in zip(*pairs, strict=True))
+        return len(pairs), paired_bootstrap(*stacks)
 
     @cached_property
     def differences(self) -> dict[tuple[float, str, str], tuple[int, Comparison]]:
-        """By share, regime and the one that it is compared with."""
+        """By share, regime and the one that it is compared with, on `val`."""
+        return self._differences(far=False)
+
+    @cached_property
+    def far_differences(self) -> dict[tuple[float, str, str], tuple[int, Comparison]]:
+        """The same on frames far from the block."""
+        return self._differences(far=True)
+
+    def _differences(self, far: bool) -> dict[tuple[float, str, str], tuple[int, Comparison]]:
         pairs = [(BASE, regime) for regime in self.regimes if regime != BASE]
-        if set(PAIR) <= set(self.regimes):
-            pairs.append(PAIR)
+        pairs += [(regime, f"{regime}+tuned") for regime in PAIR if f"{regime}+tuned" in self.regimes]
+        pairs += [pair for pair in (PAIR, TUNED_PAIR) if set(pair) <= set(self.regimes)]
         keys = [(share, b, a) for share in self.shares for a, b in pairs]
-        found = {(share, b, a): self.compare(share, a, b) for share, b, a in keys}
+        found = {(share, b, a): self.compare(share, a, b, far) for share, b, a in keys}
         return {key: value for key, value in found.items() if value is not None}
+
+    def break_even(self, regime: str) -> float | None:
+        """The share of the real images with which a regime's mean IoU is that of `BASE` with all of them.
+
+        Between two shares it is interpolated over the logarithm of the share. None: the regime is nowhere above, or
+        everywhere, or scores are missing.
+        """
+        goal = self.mean(1.0, BASE)
+        means = [(share, self.mean(share, regime)) for share in self.shares]
+        points = [(share, value) for share, value in means if value is not None]
+        if goal is None:
+            return None
+        for (more, above), (less, below) in pairwise(points):
+            if above >= goal > below:
+                return float(less * (more / less) ** ((goal - below) / (above - below)))
+        return None
+
+    def mean(self, share: float, regime: str) -> float | None:
+        """A regime's mean IoU over the seeds, 0 to 1; None: no run of it is finished."""
+        runs = self.of(share, regime)
+        return statistics.mean(run.metrics["mean_iou"] for run in runs) if runs else None

@@ -14,12 +14,17 @@ from pathlib import Path
 import bgc_study
 import numpy as np
 import pytest
+from bgc_arms import PIECES, TRIALS, settings
 from bgc_report import write_report
-from bgc_runs import Run, Study
-from bgc_study import REGIMES, plan
+from bgc_runs import CALIBRATION, FAR, Run, Study
+from bgc_study import REGIMES, best_trials, command, plan
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
+from fcnseg.commands.configuration import config_folder, register_models
 from fcnseg.errors import InputError
-from fcnseg.evaluation import paired_bootstrap, scores
+from fcnseg.evaluation import Interval, paired_bootstrap, scores
 from fcnseg.evaluation.comparison import save_matrices
 from fcnseg.evaluation.metrics import to_dict
 from fcnseg.labels import STREET11
@@ -50,6 +55,9 @@ def write_run(folder: Path, share: float, seed: int, regime: str) -> None:
     last = run / list(phases)[-1] if phases else run
     found = matrices(share, seed, regime)
     save_matrices([f"frame {i}" for i in range(7)], found, last / "confusions.npz")
+    if 0 < share < 1:
+        save_matrices([f"far {i} of {seed}" for i in range(5)], found[:5], run / FAR)
+    (run / CALIBRATION).write_text(json.dumps({"ece_before": 0.25 if regime == "real" else 0.125}))
     (last / "config.yaml").write_text(CONFIG)
     (last / "metrics.csv").write_text("epoch,step,val/mean_iou,train/loss\n0,1,,2.5\n1,1,0.25,\n2,3,0.5,\n")
     facts = {"images": 7, "step": 10, "images_seen": {"camvid": 30, "synthetic": 20}, "train_seconds": 90.0}
@@ -76,23 +84,62 @@ def study(tmp_path: Path) -> Path:
 
 
 def test_the_shares_that_tell_most_come_first():
-    cells = plan([1, 0.5, 0.25, 0.125], [5, 6, 7], list(REGIMES))
+    cells = plan([1, 0.5, 0.25, 0.125], [5, 6, 7], [*REGIMES, "dacs+ema"])
     assert [cell.share for cell in cells[::3]] == [0.25, 0, 1, 0.125, 0.5]
-    assert [(cell.seed, cell.start) for cell in cells[:3]] == [(5, 0), (6, 0.3333), (7, 0.6667)]
     for cell in cells:
-        assert ("synthetic" in cell.regimes) == (cell.share == 0), "it sees no real image: once per seed is enough"
-    assert sum(len(cell.regimes) for cell in cells) == 4 * 3 * 5 + 3
+        without = {"synthetic", "dacs+ema"} & set(cell.regimes)
+        assert len(without) == 2 * (cell.share == 0), "they see no real label: once per seed is enough"
+    assert sum(len(cell.regimes) for cell in cells) == 4 * 3 * 5 + 3 * 2
     assert [cell.share for cell in plan([0.5, 1], [0], ["real"])] == [1, 0.5]
 
 
-def test_a_cells_command_takes_a_part_of_the_real_images(tmp_path):
+def test_blocks_of_seeds_stay_where_they_are_when_seeds_are_added():
+    few, many = ({cell.seed: cell.start for cell in plan([0.25], seeds, ["real"])} for seeds in ([0, 1], range(5)))
+    assert few == {0: 0, 1: 0.618}
+    assert many.items() >= few.items()
+    apart = [abs(a - b) for a in many.values() for b in many.values() if a != b]
+    assert min(min(distance, 1 - distance) for distance in apart) > 0.14
+
+
+def test_a_command_takes_a_part_of_the_real_images(tmp_path):
     options = Namespace(root=tmp_path, output=tmp_path / "out", steps=30, overrides=["model.width=0.5"])
-    whole, none, part = plan([1, 0.5], [3], ["real", "synthetic", "bgc"])
-    assert "data.parts={camvid: {share: 0.5, start: 0.0}}" in part.command(options)
+    whole, none, part = plan([1, 0.5], [3], ["real", "synthetic", "bgc+ema"])
+    run = part.runs(options.output)[1]
+    words = command(run, part.start, options)
+    assert "data.parts={camvid: {share: 0.5, start: 0.8541}}" in words
     for cell in (whole, none):
-        assert not any("data.parts" in word for word in cell.command(options))
-    assert {"seed=3", "regime=real,bgc", "trainer.max_steps=30", "model.width=0.5"} <= set(part.command(options))
-    assert f"hydra.sweep.dir={tmp_path}/out/share_0.5/seed_3" in part.command(options)
+        assert not any("data.parts" in word for word in command(cell.runs(tmp_path)[0], cell.start, options))
+    assert {"seed=3", "regime=bgc", "callbacks.ema.decay=0.99", "trainer.max_steps=30", "model.width=0.5"} <= set(words)
+    assert f"hydra.run.dir={tmp_path}/out/share_0.5/seed_3/bgc+ema" in words
+
+
+def test_every_piece_and_trial_is_a_setting_of_training(tmp_path):
+    """Composed, not trained: a name or value that Hydra does not know would end here."""
+    options = Namespace(root=tmp_path, output=tmp_path / "out", steps=None, overrides=[])
+    arms = ["real", *(f"real+{piece}" for piece in PIECES), *(name for names in TRIALS.values() for name in names)]
+    runs = [Run.planned(tmp_path, 1, 0, arm) for arm in arms]
+    assert len({composed(command(run, 0, options)) for run in runs}) == len(runs), "no two are the same"
+    assert len({len(names) for names in TRIALS.values()}) == 1, "as many trials for each"
+
+
+def composed(words: list[str]) -> str:
+    overrides = [word for word in words[4:] if not word.startswith("hydra.")]
+    register_models()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", overrides)
+    return OmegaConf.to_yaml(OmegaConf.masked_copy(config, [k for k in config if k not in ("name", "folder")]))
+
+
+def test_the_best_of_the_trials_is_what_tuned_stands_for(tmp_path):
+    with pytest.raises(ValueError, match="has not been tuned; --tune does so"):
+        settings("bgc+tuned", best_trials(tmp_path))
+    (tmp_path / "tuned.json").write_text(json.dumps({"best": {"bgc": "bgc+8to2"}}))
+    found = settings("bgc+tuned+ema", best_trials(tmp_path))
+    assert found == ["regime=bgc", "data.ratio.camvid=8", "data.ratio.synthetic=2", "callbacks.ema.decay=0.99"]
+    for arm, message in (("bgd", "no regime bgd"), ("bgc+emma", "no piece emma"), ("real+tuned", "no piece tuned")):
+        with pytest.raises(ValueError, match=message):
+            settings(arm, {})
 
 
 def test_the_tables_hold_means_and_paired_intervals(study):
@@ -108,13 +155,15 @@ def test_the_tables_hold_means_and_paired_intervals(study):
         for regime, taken in (("real", share), ("synthetic", 0), ("finetune", share), ("bgc", share)):
             both = [score[taken, seed, regime] for seed in (0, 1)]
             deviation = abs(both[0] - both[1]) / 2**0.5
-            cells = [f"`{regime}`", f"{sum(both) / 2:.1f} ± {deviation:.1f}", "", "2"]
+            ece = "25.0 ± 0.0" if regime == "real" else "12.5 ± 0.0"
+            cells = [f"`{regime}`", f"{sum(both) / 2:.1f} ± {deviation:.1f}", "", "", "", ece, "2"]
+            a, b = (np.stack([matrices(s, seed, r) for seed in (0, 1)]) for s, r in ((share, "real"), (taken, regime)))
             if regime != "real":
-                a, b = (
-                    np.stack([matrices(s, seed, r) for seed in (0, 1)]) for s, r in ((share, "real"), (taken, regime))
-                )
-                found = paired_bootstrap(a, b).mean_iou
-                cells[2] = f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+                cells[2] = shown(paired_bootstrap(a, b).mean_iou)
+            if 0 < taken < 1:
+                far = [100 * scores(b[seed, :5].sum(0)).mean_iou for seed in (0, 1)]
+                cells[3] = f"{sum(far) / 2:.1f} ± {abs(far[0] - far[1]) / 2**0.5:.1f}"
+                cells[4] = "" if regime == "real" else shown(paired_bootstrap(a[:, :5], b[:, :5]).mean_iou)
             assert f"| {' | '.join(cells)} |" in section
     assert "missing" not in text.lower()
     assert "examples.png" not in text, "the data are not there"
@@ -122,6 +171,22 @@ def test_the_tables_hold_means_and_paired_intervals(study):
     for name in ("mean_iou", "curves", "classes"):
         assert f"(figures/{name}.png)" in text
         assert (study / "figures" / f"{name}.png").stat().st_size > 10_000
+
+
+def shown(interval: Interval) -> str:
+    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * v for v in (interval.value, interval.low, interval.high)))
+
+
+def test_the_break_even_lies_between_two_shares(study):
+    """Half way, by the logarithm of the share, between a half below the goal and one as far above."""
+    for share, regime, value in ((1, "real", 0.6), (1, "bgc", 0.7), (0.25, "bgc", 0.5), (1, "finetune", 0.5)):
+        for seed in (0, 1):
+            path = Run.planned(study, share, seed, regime).folder / "metrics.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"mean_iou": value}))
+    found = Study(study)
+    assert found.break_even("bgc") == pytest.approx(0.5)
+    assert found.break_even("finetune") is None, "nowhere as good"
+    assert "| `bgc` | 50 % |" in write_report(study).read_text()
 
 
 def test_the_files_hold_every_run(study):
@@ -154,7 +219,7 @@ def test_an_unfinished_study_is_reported_with_what_is_missing(study):
     assert "**Missing, 3 runs:** share_1/seed_1/bgc, share_0.25/seed_0/real, share_0.25/seed_1/real." in text
     assert "At 25 % of the real images runs are missing." in text
     assert "has the highest mean IoU" not in text
-    assert sum(line.endswith(" |  | 2 |") for line in text.splitlines()) == 4, "nothing to compare with at 25 %"
+    assert sum("± " in line and " |  | " in line for line in text.splitlines()) >= 4, "nothing to compare with at 25 %"
 
 
 def test_the_sentences_follow_the_numbers(study):
