@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate
 from math import ceil, floor, lcm
+from typing import Any
 
 from fcnseg.errors import InputError
 
@@ -283,6 +284,16 @@ def shown_size(size: tuple[int, int], frame: Sequence[int] | None, resize: str) 
     if rows * width <= columns * height:  # in whole numbers, so that equal ratios give the frame itself
         return rows, max((2 * width * rows + height) // (2 * height), 1)
     return max((2 * height * columns + width) // (2 * width), 1), columns
+
+
+def require_size(size: Any, key: str = "size") -> None:
+    """
+    Raises:
+        InputError: for anything but two whole numbers above 0.
+    """
+    sides = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else []
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise InputError(f"{key}={sides or size}: expected [height, width] in pixels")
 
 
 def require_resize(resize: str, key: str = "resize", choices: Sequence[str] = RESIZES) -> None:

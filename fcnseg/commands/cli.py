@@ -2,9 +2,11 @@
 
 import os
 import sys
+from contextlib import redirect_stdout
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 import fcnseg
@@ -33,12 +35,22 @@ EXAMPLE = """examples:
   fcnseg predict checkpoint=demo input=FILE_OR_FOLDER output=FOLDER
   fcnseg geometry model=fcn8s_vgg16 input_size=[224,224]
 
-fcnseg COMMAND --help shows a command's settings, all of which are Hydra overrides (key=value)."""
+fcnseg COMMAND --help shows a command's settings, all of which are Hydra overrides (key=value).
+fcnseg COMMAND --quiet prints nothing but what goes wrong. NO_COLOR=1 leaves out colours."""
 
 
 def main() -> None:
-    """Entry point of the console script. Leaves `sys.argv` as it was: Lightning relaunches it per rank."""
-    arguments = sys.argv[1:]
+    """Entry point of the console script. Leaves all but `--quiet` in `sys.argv`: Lightning relaunches it per rank."""
+    if quiet := {"-q", "--quiet"} & set(sys.argv[1:]):
+        sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in quiet]
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            carry_out(sys.argv[1:])
+    else:
+        carry_out(sys.argv[1:])
+
+
+def carry_out(arguments: list[str]) -> None:
+    """Carry out a command with its settings; a mistake ends in one line and exit code 2."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return

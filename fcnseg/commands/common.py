@@ -1,6 +1,7 @@
 """What several subcommands do alike."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,10 +49,15 @@ def unwritable(output: Path, error: OSError) -> InputError:
     return InputError(f"output={output}: cannot be written ({where}{error.strerror or error})")
 
 
+def console_for_bars() -> Console:
+    """The standard error, or nothing where the standard output goes nowhere, as with --quiet."""
+    return Console(stderr=True, quiet=getattr(sys.stdout, "name", None) == os.devnull)
+
+
 @contextmanager
 def progress_bars(totals: Mapping[str, int]) -> Iterator[Callable[[str], None]]:
     """Show a bar for each of several jobs while they go on; gives the function that advances one by its name."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console_for_bars(), transient=True) as progress:
         bars = {name: progress.add_task(name, total=total) for name, total in totals.items()}
         yield lambda name: progress.advance(bars[name])

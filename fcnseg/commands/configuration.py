@@ -20,7 +20,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -82,6 +88,13 @@ PLUGINS = ("submitit_slurm", "submitit_local", "joblib", "optuna")
 NO_RESULT = re.compile(r"Job (\S+) \(task: \d+\) with path (\S+)_result\.pkl")
 """What submitit says of a job that has ended without one."""
 
+OPTIONS = (
+    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun"),
+    *("--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info"),
+    "--json",
+)
+"""Hydra's own, and ours."""
+
 PLAIN_MODEL = ("benchmark",)
 """Commands whose `model` is a plain setting, which takes several names and files, and no config group."""
 
@@ -117,6 +130,7 @@ def run(command: str, overrides: Sequence[str], task: Callable[[DictConfig], Any
         ConfigStore.instance().repo.pop("model", None)  # another command of this process may have offered it
     else:
         register_models(overrides)
+    overrides = [as_given(override) for override in overrides]
     full = list(sys.argv)
     carried = CarriedOut(command, task, full)
     sys.argv[:] = [full[0], *("format=json" if o == "--json" else o for o in overrides)]
@@ -129,6 +143,35 @@ def run(command: str, overrides: Sequence[str], task: Callable[[DictConfig], Any
         sys.argv[:] = full
     if carried.errors:
         raise carried.errors[0]
+
+
+def as_given(override: str) -> str:
+    """An argument as Hydra's grammar takes it: values that it cannot read, or for several ones, are quoted.
+
+    Names of files may hold brackets, commas, umlauts or an equals sign, none of which stands in a plain value there.
+    Lists, mappings and what is quoted already are left as they are.
+
+    Raises:
+        InputError: for a setting that is written as an option, `--key` or `--key=value`, or lacks a key.
+    """
+    if override.startswith("--") and override.partition("=")[0] not in OPTIONS:
+        key, _, value = override.lstrip("-").partition("=")
+        raise InputError(f"{override}: no such option; settings are given as {key}={value or 'VALUE'}")
+    key, equals, value = override.partition("=")
+    if equals and not key:
+        raise InputError(f"{override}: expected KEY=VALUE")
+    if not equals or value.startswith(("[", "{", "'", '"')):
+        return override
+    try:
+        several = OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException:
+        return f"{key}={quoted(value)}"
+    return f"{key}={quoted(value)}" if several and Path(value).exists() else override
+
+
+def quoted(value: str) -> str:
+    """As Hydra's grammar quotes: backslashes count where they stand before a quote."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), value) + "'"
 
 
 @dataclass
@@ -190,6 +233,11 @@ def explain(error: BaseException, command: str, overrides: list[str]) -> str | N
             key = re.search(r"issing mandatory value: ([\w.]+)", str(cause))
             name = key.group(1) if key else getattr(cause, "full_key", None) or "a key"
             return f"{name}: a value is missing; give it as {name}=VALUE"
+        if isinstance(cause, OverrideParseException):
+            example = "key=VALUE, key=[1,2] or 'key={a: 1}' with no bracket open, quoted for the shell"
+            return f"{cause.override}: cannot be read ({_first_line(str(cause))}); expected {example}"
+        if isinstance(cause, ValueError) and str(cause).startswith("Config group override"):
+            return _no_name(overrides)
         if isinstance(cause, ConfigCompositionException):
             return _unknown_key(str(cause), command, overrides)
         if type(cause).__name__ == "MisconfigurationException":  # Lightning's; by name, to import nothing here
@@ -237,6 +285,14 @@ def _missing_option(error: MissingConfigException) -> str:
     if not error.options:
         return _first_line(str(error))
     return f"{group or 'config'}={name}: no such option; {_near(name, list(error.options))}"
+
+
+def _no_name(overrides: list[str]) -> str:
+    """A number or mapping for a config group, which Hydra says without naming it."""
+    groups = {"model", *(path.name for path in config_folder().iterdir() if path.is_dir())}
+    read = [OverridesParser.create().parse_override(as_given(override)) for override in overrides]
+    wrong = [each.input_line for each in read if each.key_or_group in groups and not isinstance(each.value(), str)]
+    return f"{', '.join(map(str, wrong)) or 'a config group'}: expected the name of an option"
 
 
 def _unknown_key(message: str, command: str, overrides: list[str]) -> str:

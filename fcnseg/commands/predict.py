@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fcnseg.commands.common import require_value, require_writable, unwritable
+from fcnseg.commands.common import console_for_bars, require_value, require_writable, unwritable
 from fcnseg.data.files.volumes import open_volume
 from fcnseg.errors import InputError
 from fcnseg.inference import Averaging, Predictor
@@ -185,7 +184,7 @@ def report(work: Work, images: int, seconds: float) -> None:
 @contextmanager
 def _bar(what: str, total: int | None) -> Iterator[Advance]:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console_for_bars(), transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda share: progress.advance(task, share)
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from fcnseg.commands.common import console_for_bars
 from fcnseg.commands.geometry import FORMATS, size_of
 from fcnseg.errors import InputError
 from fcnseg.models import create_model, list_models
@@ -22,12 +23,13 @@ def run(config: DictConfig) -> None:
     names = list_models(config.pattern)
     if not names:
         raise InputError(f"pattern={config.pattern}: no model of that name; try 'pattern=*vgg*'")
-    console = Console(stderr=True)
-    models = [entry(name, config) for name in track(names, "reading", console=console, transient=True)]
+    models = [entry(name, config) for name in track(names, "reading", console=console_for_bars(), transient=True)]
     if config.format == "json":
         print(json.dumps(models, indent=2))
     else:
         show(models)
+        if len(models) < (count := len(list_models())):
+            print(f"{len(models)} of {count} models, those of {config.pattern}; 'pattern=*' lists all.")
 
 
 def entry(name: str, config: DictConfig) -> dict[str, Any]:

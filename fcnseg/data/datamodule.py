@@ -34,7 +34,7 @@ from fcnseg.data.storage.host import once
 from fcnseg.data.targets import Targets
 from fcnseg.data.transforms import Augment, resize_pipeline
 from fcnseg.errors import InputError
-from fcnseg.geometry import require_resize
+from fcnseg.geometry import require_resize, require_size
 from fcnseg.labels import LabelSpace
 
 CACHES = ("none", "ram", "disk")
@@ -142,8 +142,8 @@ class SegmentationData(LightningDataModule):
         )
         if not isinstance(cache_limit, int | float) or not cache_limit > 0:
             raise InputError(f"cache_limit={cache_limit!r}: expected a number of GB above 0")
-        if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)):
-            raise InputError(f"size {list(size)}: expected [height, width] in pixels")
+        if size is not None:
+            require_size(size)
         require_resize(resize)
         images = train if targets is None else {**train, "targets": targets.dataset}
         if cache != "none":

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as TF
 from fcnseg.data.gains import with_gain
 from fcnseg.data.rare_crops import corner_around, require_probability
 from fcnseg.data.resizing import resize_image, resize_mask, scaled_size
-from fcnseg.geometry import require_resize
+from fcnseg.geometry import require_resize, require_size
 
 
 class TorchvisionPipeline:
@@ -73,6 +73,8 @@ class TorchvisionResizeTo(v2.Transform):
 
     def __init__(self, size: Sequence[int] | None, scale: Sequence[float] = (1.0, 1.0), resize: str = "keep") -> None:
         super().__init__()
+        if size is not None:
+            require_size(size)
         require_resize(resize)
         self.size, self.scale, self.resize = size, tuple(scale), resize
 

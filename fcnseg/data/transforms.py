@@ -11,7 +11,7 @@ import numpy as np
 from fcnseg.data.gains import with_gain
 from fcnseg.data.rare_crops import corner_around, require_probability
 from fcnseg.data.resizing import padded_image, padded_mask, resize_image, resize_mask, scaled_size
-from fcnseg.geometry import require_resize
+from fcnseg.geometry import require_resize, require_size
 from fcnseg.labels import IGNORE_INDEX
 
 Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -28,7 +28,7 @@ class ResizeTo(A.DualTransform):
         resize: one of `RESIZES`: how images come to the size; with "keep" they fit into it.
 
     Raises:
-        InputError: for another name.
+        InputError: for another name, or a size that is none.
     """
 
     def __init__(
@@ -39,6 +39,8 @@ class ResizeTo(A.DualTransform):
         resize: str = "keep",
     ) -> None:
         super().__init__(p=1.0)
+        if size is not None:
+            require_size(size)
         require_resize(resize)
         self.size, self.resize = size and tuple(size), resize
         self.scale, self.random_p = tuple(scale), p
@@ -206,13 +208,14 @@ def street_pipeline(
         InputError: for another name or probability, or rare classes where nothing is cropped.
     """
     require_probability("augment.rare_crops", rare_crops, size)
+    resized = ResizeTo(size, scale, resize=resize)
     cropped: list[A.BasicTransform] = []
     if size is not None:
         crop = RareCrop(size, rare_crops) if rare_crops else A.RandomCrop(size[0], size[1])
         cropped = [PadToSize(size), crop]
     return Pipeline(
         [
-            ResizeTo(size, scale, resize=resize),
+            resized,
             *cropped,
             HorizontalFlip(p=flip),
             _colours(colour, brightness, contrast, saturation, hue),
@@ -273,5 +276,6 @@ def resize_pipeline(size: Sequence[int] | None, resize: str = "keep") -> Pipelin
     Raises:
         InputError: for another name.
     """
+    resized = ResizeTo(size, resize=resize)
     padded = [] if size is None or resize == "native" else [PadAtEnd(size)]
-    return Pipeline([ResizeTo(size, resize=resize), *padded])
+    return Pipeline([resized, *padded])

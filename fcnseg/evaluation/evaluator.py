@@ -1,7 +1,7 @@
 """Run a model over a validation set, and write what there is to know about it."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -130,14 +130,29 @@ def write_report(
         facts = facts | {"protocol": told | {"mean_iou": known}}
     save_confusion(evaluation.confusion, data.label_space, folder / "confusion.png")
     order = [int(i) for i in np.argsort(evaluation.mean_iou) if not np.isnan(evaluation.mean_iou[i])]
-    count = min(examples, (len(order) + 1) // 2)
-    worst, best = order[:count], order[count:][::-1][:count]
+    half = (len(order) + 1) // 2
+    worst, best = (spread(part, examples, len(order)) for part in (order[:half], order[half:][::-1]))
     if order:
         shown = _examples({*worst, *best}, evaluation, model, data)
         save_examples([shown[i] for i in worst], [shown[i] for i in best], data.label_space, folder / "examples.png")
     save_matrices(evaluation.names, evaluation.per_image, folder / "confusions.npz")
     # Last: a folder with metrics.json is a finished one.
     write_json(folder / "metrics.json", to_dict(found, data.label_space) | {"images": len(evaluation.names)} | facts)
+
+
+def spread(order: Sequence[int], count: int, images: int) -> list[int]:
+    """The first of an order of images that are no near neighbours, as frames of one scene are.
+
+    Args:
+        order: indices of images.
+        count: how many, at most.
+        images: how many there are in all; neighbours are nearer than a part of them, the smaller the more are wanted.
+    """
+    chosen: list[int] = []
+    for index in order:
+        if len(chosen) < count and all(abs(index - other) > images // (4 * count) for other in chosen):
+            chosen.append(index)
+    return chosen
 
 
 def _examples(

@@ -7,7 +7,7 @@ import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from torch import nn
 
 from fcnseg.data import SegmentationData
@@ -235,6 +235,8 @@ def build_trainer(config: DictConfig, folder: Path) -> Trainer:
     loggers = [instantiate(c) for c in (config.logger or {}).values() if c is not None]
     if not loggers:
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
+    if not config.trainer.get("enable_progress_bar", True):
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     if config.trainer.precision == "auto":
         config.trainer.precision = fast_precision()
     check_precision(config.trainer.precision)
@@ -243,6 +245,8 @@ def build_trainer(config: DictConfig, folder: Path) -> Trainer:
         OmegaConf.masked_copy(config.trainer, [key for key in config.trainer if key not in OURS]),
         callbacks=callbacks,
         logger=loggers,
+        # Without a bar among the callbacks Lightning takes one of its own.
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         plugins=[BesideTraining() if config.trainer.get("async_checkpoints") else AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )

@@ -217,5 +217,6 @@ def silence_warnings() -> None:
         "FSDP2-wrapped module .* returned a view tensor",  # the logits, which nothing changes in place
         ".*recommended.*sync_dist=True",  # those values are equal on all ranks already
         "The `srun` command is available",  # it need not be used
+        "`ModelCheckpoint\\(monitor=.*could not find the monitored key",  # before the first validation
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -1,6 +1,7 @@
 """What a run writes down: scores and pictures of a training, totals over its stages, curves of interrupted ones."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
+from fcnseg.atomic import replacing
 from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
@@ -45,6 +47,7 @@ def _report(
         "train_seconds": round(seconds, 1),
         "checkpoints": {},
     }
+    keep_best(trainer)
     for keeper in trainer.checkpoint_callbacks:
         if isinstance(keeper, ModelCheckpoint) and keeper.best_model_path:
             score = None if keeper.best_model_score is None else float(keeper.best_model_score)
@@ -57,6 +60,18 @@ def _report(
     for checkpoint in facts["checkpoints"].values():
         print(f"checkpoint           {checkpoint['path']}")
     return finished_score(folder)
+
+
+def keep_best(trainer: Trainer) -> None:
+    """Where a training has ended before its first validation, take its last weights for the best."""
+    keepers = [keeper for keeper in trainer.checkpoint_callbacks if isinstance(keeper, ModelCheckpoint)]
+    last = next((Path(k.best_model_path) for k in keepers if k.monitor is None and k.best_model_path), None)
+    for keeper in keepers:
+        if keeper.monitor is not None and not keeper.best_model_path and last is not None and last.is_file():
+            path = last.with_name(f"{keeper.filename or 'best'}{last.suffix}")
+            with replacing(path) as temporary:
+                shutil.copyfile(last, temporary)
+            keeper.best_model_path = str(path)
 
 
 def finished_score(folder: Path) -> float:

@@ -33,6 +33,12 @@ class ProgressBar(RichProgressBar):
             self._due = time.monotonic() + self.seconds
         return self._shown
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Epochs from 1 on, where Lightning's begin at 0; as long as the other bars' text."""
+        epochs = self.trainer.max_epochs
+        text = f"Epoch {current_epoch + 1}" + (f"/{epochs}" if epochs is not None and epochs > 0 else "")
+        return text.ljust(len(self.validation_description))
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._due = 0.0
         super().on_train_epoch_end(trainer, pl_module)

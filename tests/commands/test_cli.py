@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+
+from fcnseg.commands.configuration import as_given
 
 CAMVID = ("train", "data=camvid", "model.width=0.05", "data.size=[48,64]", "trainer.max_epochs=1")
 
@@ -26,6 +31,18 @@ def test_help_names_every_command_without_importing_torch():
     for command in ("train", "evaluate", "predict"):
         assert f"  {command} " in done.stdout
     assert "fcnseg train experiment=demo" in done.stdout
+
+
+def test_quiet_is_quiet_but_for_what_goes_wrong(fcnseg, capfd, tmp_path):
+    Image.new("RGB", (32, 24)).save(tmp_path / "a.png")
+    arguments = ["predict", "--quiet", "checkpoint=demo", f"input={tmp_path}/a.png", f"output={tmp_path}/out"]
+    assert fcnseg(*arguments) == 0
+    assert (tmp_path / "out" / "masks" / "a.png").is_file()
+    assert capfd.readouterr() == ("", "")
+    assert fcnseg(*arguments, "scale=x") == 2
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("fcnseg: scale=x")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "benchmark"])
@@ -61,13 +78,36 @@ def test_an_unknown_command_names_the_nearest(fcnseg, capsys):
         ("loss.class_weights=some", "class_weights 'some': expected one of none, median_frequency"),
         ("+model.depth=3", "unexpected keyword argument 'depth'"),
         ("trainer.precision=7", "Precision 7 is invalid"),
-        ("data=[x", "'[x'"),
+        ("data=[x", "data=[x: cannot be read (no viable alternative at input '[x'); expected key=VALUE"),
+        ("model=3", "model=3: expected the name of an option"),
+        ("=3", "=3: expected KEY=VALUE"),
+        ("--model=fcn8s_vgg16", "--model=fcn8s_vgg16: no such option; settings are given as model=fcn8s_vgg16"),
+        ("--checkpoint", "--checkpoint: no such option; settings are given as checkpoint=VALUE"),
+        ("data.size=[0,10]", "size=[0, 10]: expected [height, width] in pixels"),
+        ("data.size=10", "size=10: expected [height, width] in pixels"),
         pytest.param("trainer=ddp", "gpu", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(fcnseg, capsys, override, expected):
     assert fcnseg("train", "trainer.max_epochs=1", override) == 2
     assert expected in one_line(capsys)
+
+
+def test_names_of_files_need_no_second_quotes(fcnseg, tmp_path):
+    """Hydra's grammar takes commas for a sweep, and cannot read brackets or umlauts in a plain value."""
+    picture, folder = tmp_path / "a, b [1] (ü)='c'.png", tmp_path / "Übersicht #1"
+    Image.new("RGB", (32, 24)).save(picture)
+    assert fcnseg("predict", "checkpoint=demo", f"input={picture}", f"output={folder}") == 0
+    assert (folder / "masks" / picture.name).is_file()
+
+
+@given(st.text(alphabet="ab'\\\"[](){},=#ü /.$*", min_size=1, max_size=8))
+def test_what_hydra_cannot_read_is_taken_as_it_stands(value):
+    read = OverridesParser.create().parse_override(as_given(f"key={value}")) if value[0] not in "[{'\"" else None
+    if read is not None and read.is_sweep_override():
+        assert "," in value or "(" in value
+    elif read is not None and as_given(f"key={value}") != f"key={value}":
+        assert read.value() == value
 
 
 def test_a_missing_folder_is_named_with_its_neighbours(fcnseg, capsys, camvid):

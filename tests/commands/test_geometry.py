@@ -77,6 +77,7 @@ def test_zoo_list_is_a_table(fcnseg, capsys):
     assert fcnseg("zoo", "list", 'pattern="fcn*s_caffenet"') == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[0] for row in rows[1:5]] == [f"fcn{stride}s_caffenet" for stride in (16, 32, 4, 8)]
+    assert rows[-1][:6] == ["4", "of", str(len(list_models())), "models,", "those", "of"]
 
 
 def test_zoo_info_says_how_to_use_the_weights(fcnseg, capsys):

@@ -47,6 +47,18 @@ def brute_force_mean_iou(masks: Path, labels: Path) -> float:
     return float(np.mean(ious))
 
 
+def test_a_run_that_ends_before_its_first_validation_has_its_best_weights_too(fcnseg, camvid, tmp_path, recwarn, capfd):
+    assert fcnseg(*settings(camvid, epochs=1), "trainer.max_steps=1", "data.steps_per_epoch=3") == 0
+    folder = tmp_path / "run" / "checkpoints"
+    last, best = (load_checkpoint(folder / f"{name}.ckpt").state_dict() for name in ("last", "best"))
+    assert best.keys() == last.keys()
+    assert all(torch.equal(best[key], value) for key, value in last.items())
+    assert not [warning for warning in recwarn if "val/mean_iou" in str(warning.message)]
+    kept = json.loads((tmp_path / "run" / "metrics.json").read_text())["checkpoints"]
+    assert list(kept) == ["best", "last"]
+    assert "Epoch" not in capfd.readouterr().out, "callbacks.progress=null leaves no other bar"
+
+
 @pytest.mark.slow
 def test_training_learns_and_all_scores_agree(fcnseg, camvid, tmp_path):
     assert fcnseg(*settings(camvid, epochs=12), "trainer.log_every_n_steps=1") == 0

@@ -9,6 +9,7 @@ import torch
 import fcnseg
 from fcnseg.data import CityScenes, SegmentationData
 from fcnseg.evaluation import evaluate, load_matrices, scores, write_report
+from fcnseg.evaluation.evaluator import spread
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,13 @@ def test_the_report_is_written_whole(model, data, tmp_path, capsys):
     files = ["confusion.png", "confusions.npz", "examples.png", "metrics.json"]
     assert sorted(p.name for p in tmp_path.iterdir()) == files
     assert "pedestrian" in capsys.readouterr().out
+
+
+def test_examples_are_no_neighbours_of_one_another():
+    """Frames 40 to 49 are of the worst scene; without a gap all three would be of it."""
+    order = [*range(40, 50), 10, 11, 90, 91, *range(60, 80)]
+    assert spread(order, 3, images=100) == [40, 49, 10]
+    assert spread([2, 3], 3, images=2) == [2, 3], "of few images all are shown"
 
 
 def test_a_single_image_makes_a_report_too(model, data, tmp_path):

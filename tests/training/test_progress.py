@@ -40,6 +40,14 @@ def readings(steps: int, bar: ProgressBar) -> int:
     return found.count
 
 
+@pytest.mark.parametrize(("epochs", "shown"), [(12, "Epoch 1/12"), (-1, "Epoch 1"), (1, "Epoch 1/1")])
+def test_epochs_are_counted_from_one(epochs: int, shown: str) -> None:
+    bar = ProgressBar()
+    trainer = Trainer(accelerator="cpu", max_epochs=epochs, max_steps=9, logger=False, enable_checkpointing=False)
+    bar.setup(trainer, None, "fit")  # type: ignore[arg-type]
+    assert bar._get_train_description(0).strip() == shown
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_no_step_is_waited_for() -> None:
     few, many = (readings(steps, ProgressBar(seconds=1e9)) for steps in (4, 24))

@@ -14,6 +14,7 @@ from fcnseg.data.citygen.ground import paint_ground, paint_sky
 from fcnseg.data.citygen.looks import LOOK_BY_NAME, finish
 from fcnseg.data.citygen.street import draw_camera, lay_out
 from fcnseg.errors import InputError
+from fcnseg.geometry import require_size
 from fcnseg.labels import STREET11, LabelSpace
 
 LOOKS = ("synthetic", "real", "photo")
@@ -59,8 +60,7 @@ def render_scene(
 def _check(seed: int, size: tuple[int, int], look: str) -> None:
     if look not in LOOKS:
         raise InputError(f"look {look!r} is unknown; expected one of {', '.join(LOOKS)}")
-    if len(size) != 2 or min(size) < 1:
-        raise InputError(f"size {tuple(size)} of a street scene: expected a positive height and width")
+    require_size(size)
     if seed < 0:
         raise InputError(f"seed {seed} of a street scene is negative")
 

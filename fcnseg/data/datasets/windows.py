@@ -14,6 +14,7 @@ from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.files.rasters import Window
 from fcnseg.data.files.windows import raster_size
 from fcnseg.errors import InputError
+from fcnseg.geometry import require_size
 from fcnseg.labels import IGNORE_INDEX
 
 Interval = tuple[int, int]
@@ -73,8 +74,7 @@ class Windows:
     ) -> None:
         if not hasattr(dataset, "window"):
             raise InputError(f"windows of {type(dataset).__name__}: expected a dataset of image and label files")
-        if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-            raise InputError(f"window {list(size)}: expected [height, width] in pixels")
+        require_size(size, "window")
         if not isinstance(overlap, int) or not 0 <= overlap < min(size):
             raise InputError(f"overlap={overlap}: expected pixels from 0 to below the window's {min(size)}")
         if not 0 <= by_class <= 1:

@@ -11,7 +11,7 @@ from fcnseg.data.dataset import Sample
 from fcnseg.data.resizing import resize_image, resize_mask
 from fcnseg.data.storage.cache import checksum, pieces
 from fcnseg.errors import InputError
-from fcnseg.geometry import require_resize, shown_size
+from fcnseg.geometry import require_resize, require_size, shown_size
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,8 @@ class Packing:
 
     def __post_init__(self) -> None:
         if self.size is not None:
-            sides = tuple(self.size) if isinstance(self.size, list | tuple) else ()
-            if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-                raise InputError(f"size={self.size}: expected [height, width] in pixels")
-            object.__setattr__(self, "size", sides)
+            require_size(self.size)
+            object.__setattr__(self, "size", tuple(self.size))
         quality = self.jpeg_quality
         if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):
             raise InputError(f"jpeg_quality={quality!r}: expected a whole number from 1 to 100")

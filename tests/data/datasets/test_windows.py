@@ -219,8 +219,8 @@ def test_no_data_is_ignored_in_windows_too(scene, tmp_path: Path) -> None:
 def test_what_cannot_be_read_by_windows_is_named(scene, tmp_path: Path) -> None:
     pairs = folder(tmp_path)
     for options, message in (
-        ({"size": (64,)}, "window [64]: expected [height, width] in pixels"),
-        ({"size": (64, 0)}, "window [64, 0]: expected [height, width] in pixels"),
+        ({"size": (64,)}, "window=[64]: expected [height, width] in pixels"),
+        ({"size": (64, 0)}, "window=[64, 0]: expected [height, width] in pixels"),
         ({"overlap": 64}, "overlap=64: expected pixels from 0 to below the window's 64"),
         ({"by_class": 2}, "by_class=2: expected a share from 0 to 1"),
         ({"above": 0.2, "below": 0.5}, "above=0.2, below=0.5: expected shares of the height, below under above"),
