@@ -25,7 +25,12 @@ COMMANDS = {
     "data pack": "write a dataset into shards that read fast",
     "zoo list": "list the models with their size, cost and known weights",
     "zoo info": "show one model and its known weights",
+    "doctor": "say what this machine and installation have, and what does not fit",
+    "completion": "complete commands and settings in bash",
 }
+
+PLAIN = ("doctor", "completion")
+"""Commands without a config, and without Hydra."""
 
 EXAMPLE = """examples:
   fcnseg train experiment=demo
@@ -60,6 +65,13 @@ def carry_out(arguments: list[str]) -> None:
     command = next((c for c in COMMANDS if arguments[: c.count(" ") + 1] == c.split()), None)
     if command is None:
         fail(unknown(arguments))
+    if command not in PLAIN and arguments[command.count(" ") + 1 :] in (["--help"], ["-h"]):
+        from fcnseg.commands.help import text
+
+        print(text(command.replace(" ", "_")))
+        return
+    if command in PLAIN:
+        sys.exit(plain(command, arguments[1:]))
     from fcnseg.commands import configuration
 
     # torch's C++ warns of a lost connection with a stack of forty lines; its exception says as much.
@@ -81,6 +93,16 @@ def carry_out(arguments: list[str]) -> None:
         if message is None:
             raise
         fail(message)
+
+
+def plain(command: str, arguments: list[str]) -> int:
+    """Carry out a command without a config; its exit code."""
+    from fcnseg.errors import InputError
+
+    try:
+        return int(import_module(f"fcnseg.commands.{command}").run(arguments))
+    except InputError as error:
+        fail(str(error))
 
 
 def unknown(arguments: list[str]) -> str:

@@ -30,16 +30,10 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import fcnseg
+from fcnseg.commands.config_files import config_folder
+from fcnseg.commands.help import GIVEN_BY_DATA
 from fcnseg.errors import InputError, causes, mistake, vanished
 from fcnseg.memory import IN_TRAINING, full_memory
-
-
-def config_folder() -> Path:
-    """Where the config groups lie: inside an installed wheel, or at the top of a checkout."""
-    package = Path(fcnseg.__file__).parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def run_name(*, _root_: DictConfig) -> str:
@@ -109,9 +103,8 @@ def register_models(overrides: Sequence[str] = ()) -> None:
     from fcnseg.models import create_model, list_models
     from fcnseg.models.names import is_model
 
-    given_by_data = ("num_classes", "image_type", "scaling", "input_size", "resize", "label_space")
     parameters = inspect.signature(create_model).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.name not in given_by_data and p.name != "name"}
+    defaults = {p.name: p.default for p in parameters if p.name not in GIVEN_BY_DATA and p.name != "name"}
     asked = [name for o in overrides if o.startswith("model=") for name in o.removeprefix("model=").split(",")]
     store = ConfigStore.instance()
     vars(store)["__deepcopy__"] = lambda memo: store

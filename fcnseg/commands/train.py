@@ -1,14 +1,17 @@
 """`fcnseg train`: train a network, as the config says."""
 
+import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fcnseg.runs.execution import execute, join, join_all, silence_warnings
-from fcnseg.runs.folder import output_folder
+from fcnseg.runs.folder import output_folder, relative
 from fcnseg.runs.processes import complaining, part, rank, told
 
 T = TypeVar("T")
@@ -16,7 +19,28 @@ T = TypeVar("T")
 
 def run(config: DictConfig) -> float | None:
     """Train; returns the mean IoU of the last weights, for sweepers to maximise."""
-    return execute(config, Path(config.folder or output_folder()))
+    score = execute(config, Path(config.folder or output_folder()))
+    if score is not None:
+        say_what_next(Path(config.folder))
+    return score
+
+
+def say_what_next(folder: Path) -> None:
+    """Print the commands that are likely to come next, ready to paste."""
+    kept = json.loads((folder / "metrics.json").read_text())["checkpoints"]
+    checkpoint = f"checkpoint={kept[next(iter(kept))]['path']}" if kept else None
+    hydra = HydraConfig.get()
+    data = [f"data={hydra.runtime.choices['data']}"]
+    data += [override for override in hydra.overrides.task if override.startswith(("data.", "data/"))]
+    commands = [["rerun", relative(folder)]]
+    if checkpoint is not None:
+        commands = [
+            ["evaluate", checkpoint, *data],
+            ["predict", checkpoint, "input=IMAGES", "output=predictions"],
+            *commands,
+        ]
+    for number, words in enumerate(commands):
+        print(f"{'' if number else 'next':21}{shlex.join(['fcnseg', *words])}")
 
 
 def take_part(command: Callable[[], T]) -> T | None:

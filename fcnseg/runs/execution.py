@@ -32,7 +32,7 @@ from fcnseg.runs.heartbeat import Lost
 from fcnseg.runs.limits import check_resources, in_one_line
 from fcnseg.runs.processes import Training, know_rank, meet, preparing, training_together, trainings
 from fcnseg.runs.records import finished_score, keep_metrics, report, write_totals
-from fcnseg.runs.regimes import apply_regime
+from fcnseg.runs.regimes import apply_regime, regime_name
 from fcnseg.runs.resuming import AUTO, score_if_finished, stopped_at
 from fcnseg.runs.stages import Stage, check_stages, check_unused, plan, resumed_folder
 from fcnseg.runs.surroundings import note_session
@@ -137,7 +137,7 @@ def train(training: Training) -> float | None:
         check_resources(trainer, module, data, folder)
         save_config(config, folder)
         note_session(folder, {**data.train, "val": data.val}, learning_rate(config))
-    announce(trainer, module.model, data)
+    announce(trainer, module.model, data, folder)
     announce_scaling(config, trainer, data)
     started = time.monotonic()
     with training_together(trainer, training, meeting), in_one_line(folder):
@@ -177,8 +177,8 @@ def announce_stage(stage: Stage, number: int, count: int) -> None:
 
 
 @rank_zero_only
-def announce(trainer: Trainer, model: FCN, data: SegmentationData) -> None:
-    """Say in three lines what is about to be trained."""
+def announce(trainer: Trainer, model: FCN, data: SegmentationData, folder: Path) -> None:
+    """Say in a few lines what is about to be trained, how, and where it goes."""
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     sizes = ", ".join(
         f"{len(dataset)} {name}{'' if is_labelled(dataset) else ' without labels'}"
@@ -186,10 +186,13 @@ def announce(trainer: Trainer, model: FCN, data: SegmentationData) -> None:
     )
     print(f"model       {model.spec.name}, {millions:.1f} M parameters, {data.label_space.num_classes} classes")
     print(f"data        train on {sizes} (a batch: {data.batches()}), validate on {len(data.val)}")
+    if (regime := regime_name()) is not None:
+        print(f"regime      {regime}")
     for name, dataset in {**data.train, "val": data.val}.items():
         if mapping := getattr(dataset, "mapping", None):
             print(f"classes of {name}: {mapping}")
     print(f"trainer     {trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}")
+    print(f"folder      {relative(folder)}")
 
 
 @rank_zero_only

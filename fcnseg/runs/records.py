@@ -58,7 +58,8 @@ def _report(
     write_report(evaluation, model, data, folder, facts)
     print(f"scores and pictures  {relative(folder)}")
     for checkpoint in facts["checkpoints"].values():
-        print(f"checkpoint           {checkpoint['path']}")
+        told = [f"   {key} {value:.3f}" for key, value in checkpoint.items() if isinstance(value, float)]
+        print(f"checkpoint           {checkpoint['path']}{''.join(told)}")
     return finished_score(folder)
 
 

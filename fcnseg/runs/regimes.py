@@ -216,7 +216,11 @@ def _update(config: DictConfig, settings: Mapping[str, Any]) -> DictConfig:
     return config
 
 
+def regime_name() -> str | None:
+    """What the user chose out of configs/regime; None: nothing, or settings of their own."""
+    return HydraConfig.get().runtime.choices.get("regime") if HydraConfig.initialized() else None
+
+
 def _chosen() -> str:
     """The regime as the user chose it."""
-    choice = HydraConfig.get().runtime.choices.get("regime") if HydraConfig.initialized() else None
-    return f"regime={choice}" if choice else "regime"
+    return f"regime={choice}" if (choice := regime_name()) else "regime"

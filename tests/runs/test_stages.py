@@ -37,7 +37,9 @@ def test_each_stage_starts_from_the_end_of_the_one_before(fcnseg, camvid, tmp_pa
     for name in ("coarse", "fine"):
         assert (run / name / "config.yaml").stat().st_size > 0
         assert (run / name / "examples.png").stat().st_size > 0
-    assert capsys.readouterr().out.rstrip().endswith("checkpoint           run/fine/checkpoints/last.ckpt")
+    shown = capsys.readouterr().out.splitlines()
+    assert "checkpoint           run/fine/checkpoints/last.ckpt" in shown
+    assert shown[-1].split() == ["fcnseg", "rerun", "run"]
 
 
 @pytest.mark.slow
