@@ -28,17 +28,13 @@ def run(config: DictConfig) -> float | None:
 def say_what_next(folder: Path) -> None:
     """Print the commands that are likely to come next, ready to paste."""
     kept = json.loads((folder / "metrics.json").read_text())["checkpoints"]
-    checkpoint = f"checkpoint={kept[next(iter(kept))]['path']}" if kept else None
-    hydra = HydraConfig.get()
-    data = [f"data={hydra.runtime.choices['data']}"]
-    data += [override for override in hydra.overrides.task if override.startswith(("data.", "data/"))]
-    commands = [["rerun", relative(folder)]]
-    if checkpoint is not None:
-        commands = [
-            ["evaluate", checkpoint, *data],
-            ["predict", checkpoint, "input=IMAGES", "output=predictions"],
-            *commands,
-        ]
+    hydra, commands = HydraConfig.get(), [["rerun", relative(folder)]]
+    if kept:
+        checkpoint = f"checkpoint={kept[next(iter(kept))]['path']}"
+        commands.insert(0, ["predict", checkpoint, "input=IMAGES", "output=predictions"])
+        if data := hydra.runtime.choices.get("data"):
+            given = [override for override in hydra.overrides.task if override.startswith(("data.", "data/"))]
+            commands.insert(0, ["evaluate", checkpoint, f"data={data}", *given])
     for number, words in enumerate(commands):
         print(f"{'' if number else 'next':21}{shlex.join(['fcnseg', *words])}")
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -56,7 +57,15 @@ def test_a_run_that_ends_before_its_first_validation_has_its_best_weights_too(fc
     assert not [warning for warning in recwarn if "val/mean_iou" in str(warning.message)]
     kept = json.loads((tmp_path / "run" / "metrics.json").read_text())["checkpoints"]
     assert list(kept) == ["best", "last"]
-    assert "Epoch" not in capfd.readouterr().out, "callbacks.progress=null leaves no other bar"
+    shown = capfd.readouterr().out
+    assert "Epoch" not in shown, "callbacks.progress=null leaves no other bar"
+    (evaluation,) = [
+        shlex.split(line.removeprefix("next")) for line in shown.splitlines() if " fcnseg evaluate " in line
+    ]
+    assert fcnseg(*evaluation[1:]) == 0, "what is likely to come next can be pasted"
+    assert (
+        f"{100 * json.loads((tmp_path / 'run' / 'metrics.json').read_text())['mean_iou']:.1f}" in capfd.readouterr().out
+    )
 
 
 @pytest.mark.slow
