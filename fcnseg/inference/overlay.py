@@ -24,18 +24,24 @@ def colourise(mask: np.ndarray, label_space: LabelSpace) -> np.ndarray:
 
 
 def blend(
-    image: np.ndarray | Image.Image, mask: np.ndarray, label_space: LabelSpace, opacity: float = 0.5
+    image: np.ndarray | Image.Image,
+    mask: np.ndarray,
+    label_space: LabelSpace,
+    opacity: float = 0.5,
+    outline: bool = False,
 ) -> Image.Image:
     """Lay the colours of a (H, W) mask over an image; ignored pixels stay as they are in the image.
 
     A pixel becomes image + opacity * (colour - image), to within one grey level: the image itself at
-    opacity 0, the plain colours at 1.
+    opacity 0, the plain colours at 1. Outlines are lines of a pixel where one class meets another on its right or
+    below, in a lighter tone of its colour: dark classes show in dark images too.
 
     Args:
         image: (H, W, 3) or (H, W) uint8, or a PIL image of the mask's size.
         mask: (H, W) class indices, 255 where ignored.
         label_space: whose colours to use.
-        opacity: 0 to 1.
+        opacity: 0 to 1; at 0 there are no outlines either.
+        outline: whether classes are outlined.
 
     Raises:
         InputError: when the opacity, the image's type, the mask's values or the two sizes do not fit.
@@ -54,7 +60,10 @@ def blend(
         bottom = min(top + rows, size[1])
         box = (0, top, size[0], bottom)
         base = picture.crop(box) if isinstance(picture, Image.Image) else picture[top:bottom]
-        mixed.paste(_blended(_as_rgb(base), mask[top:bottom], label_space, opacity), box)
+        part = _blended(_as_rgb(base), mask[top:bottom], label_space, opacity)
+        if outline and opacity:
+            _draw_outlines(part, mask[top : bottom + 1], label_space)
+        mixed.paste(part, box)
     return mixed
 
 
@@ -66,6 +75,17 @@ def _blended(base: Image.Image, mask: np.ndarray, label_space: LabelSpace, opaci
     if ignored.any():
         mixed.paste(base, mask=Image.fromarray(ignored))
     return mixed
+
+
+def _draw_outlines(picture: Image.Image, mask: np.ndarray, label_space: LabelSpace) -> None:
+    """Into a few rows; the mask may have one row more, which the last of them meets."""
+    edges = np.zeros((picture.height, picture.width), bool)
+    rows = mask[: picture.height]
+    edges[:, :-1] = rows[:, :-1] != rows[:, 1:]
+    edges[: len(mask) - 1] |= mask[:-1] != mask[1:]
+    edges &= rows != IGNORE_INDEX
+    lighter = (label_space.colours() // 2 + 128).astype(np.uint8)
+    picture.paste(Image.fromarray(np.take(lighter, rows, axis=0)), mask=Image.fromarray(edges))
 
 
 def add_legend(

@@ -109,7 +109,9 @@ def write_overlay(mask: np.ndarray, label_space: LabelSpace, scene: Scene, path:
     # Copies: views of what is shown would keep all that was read.
     pixels = [scene.rows(start, min(start + rows, scene.size[0]))[::step, ::step].copy() for start in starts]
     image, small = displayable(np.concatenate(pixels)), np.ascontiguousarray(mask[::step, ::step])
-    picture = add_legend(blend(image, small, label_space, opacity), label_space, present=np.unique(small).tolist())
+    picture = add_legend(
+        blend(image, small, label_space, opacity, outline=True), label_space, present=np.unique(small).tolist()
+    )
     with replacing(path) as temporary:
         picture.save(temporary, compress_level=OVERLAY_COMPRESSION)
 

@@ -41,9 +41,9 @@ class Segmentation:
             return None
         return entropy(torch.from_numpy(self.probabilities)[None])[0].numpy()
 
-    def overlay(self, opacity: float = 0.5, legend: bool = False) -> Image.Image:
-        """The image under the classes' colours; opacity 0 to 1, with a legend below on request."""
-        picture = blend(self.image, self.mask, self.label_space, opacity)
+    def overlay(self, opacity: float = 0.5, legend: bool = False, outline: bool = True) -> Image.Image:
+        """The image under the classes' colours, each outlined; opacity 0 to 1, with a legend below on request."""
+        picture = blend(self.image, self.mask, self.label_space, opacity, outline)
         return (
             add_legend(picture, self.label_space, present=np.flatnonzero(np.bincount(self.mask.ravel())))
             if legend

@@ -5,6 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from fcnseg.errors import InputError
@@ -124,10 +127,10 @@ def test_legend_of_a_large_picture_can_be_read_when_all_of_it_is_looked_at() -> 
 def test_a_large_picture_is_blended_part_by_part_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = random_mask()
     image = RNG.integers(0, 256, (*mask.shape, 3), dtype=np.uint8)
-    whole = np.asarray(blend(image, mask, STREET11, 0.3))
+    whole = np.asarray(blend(image, mask, STREET11, 0.3, outline=True))
     monkeypatch.setattr(overlay, "AT_ONCE", 5 * mask.shape[1])  # five rows, and two at the end
     for same in (image, Image.fromarray(image)):
-        np.testing.assert_array_equal(np.asarray(blend(same, mask, STREET11, 0.3)), whole)
+        np.testing.assert_array_equal(np.asarray(blend(same, mask, STREET11, 0.3, outline=True)), whole)
 
 
 def test_legend_of_nothing_is_the_picture() -> None:
@@ -155,3 +158,18 @@ def test_save_mask_refuses_lossy_files_and_wrong_values(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="mask value 300 "):
         save_mask(np.array([[300]]), STREET11, tmp_path / "mask.png")
     assert not list(tmp_path.iterdir())
+
+
+@given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 3, 255])))
+def test_outlines_lie_where_classes_meet(mask: np.ndarray) -> None:
+    """Pixel by pixel: lighter where the one on the right or below is of another class; ignored pixels stay."""
+    image = np.full((*mask.shape, 3), 7, np.uint8)
+    found = np.asarray(blend(image, mask, STREET11, 0.5, outline=True))
+    expected = np.asarray(blend(image, mask, STREET11, 0.5)).copy()
+    height, width = mask.shape
+    for y, x in np.ndindex(height, width):
+        neighbours = [mask[y, x + 1] for _ in range(x + 1 < width)] + [mask[y + 1, x] for _ in range(y + 1 < height)]
+        if mask[y, x] != 255 and any(other != mask[y, x] for other in neighbours):
+            expected[y, x] = STREET11.colours()[mask[y, x]] // 2 + 128
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(np.asarray(blend(image, mask, STREET11, 0, outline=True)), image)
