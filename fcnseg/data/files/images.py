@@ -199,6 +199,8 @@ def _reason(path: Path, error: Exception) -> str:
         return "it is empty"
     if isinstance(error, UnidentifiedImageError):
         return "its content is no known image format"
+    if any(words in str(error) for words in ("unpack_from requires", "Truncated File Read", "is truncated")):
+        return "it is cut off"
     # rasterio's own message refers to the one that it was raised from.
     return " ".join(str(error.__cause__ or error).split()) or type(error).__name__
 
