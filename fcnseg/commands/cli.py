@@ -17,6 +17,7 @@ COMMANDS = {
     "rerun": "repeat a run, and say whether its results are the same",
     "evaluate": "score a checkpoint on a dataset",
     "predict": "segment a file, a folder or a glob of images",
+    "explain": "look inside a network at an image: receptive fields, skips, activations, Grad-CAM",
     "export": "write a network for ONNX, OpenVINO, torch.export, ... and prove it",
     "geometry": "show a network layer by layer: sizes, places on the image, costs, crops",
     "benchmark": "measure networks on this machine: latency, throughput, memory, GFLOP/s",

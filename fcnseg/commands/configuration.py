@@ -73,6 +73,7 @@ LESS_MEMORY = {
     "rerun": IN_TRAINING,
     "evaluate": "try precision=bf16-mixed, or device=cpu where the host has more",
     "predict": "try a smaller memory=, above which images are computed by windows, a smaller scale=, or device=cpu",
+    "explain": "try a smaller scale=, or device=cpu where the host has more",
 }
 """What helps a command whose memory is full."""
 

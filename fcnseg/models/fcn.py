@@ -259,19 +259,25 @@ class FCN(nn.Module, Storable):
             parts.insert(0, sources(fusion.layer, known, first + crop, end - first, fade))
         return parts
 
+    def samples(self, start: int, stop: int) -> dict[str, tuple[int, int]]:
+        """Of each scored tap, and of fc7, the samples that logits from `start` on and before `stop` are made of.
+
+        First and end, along either axis, fine to coarse; on the tap's own grid, also beyond it, where the outermost
+        sample or, with padding "caffe", nothing stands for them.
+        """
+        crop, parts = self.fusions[-1].crop, {}
+        start, stop = self.fusions[-1].layer.seen(start + crop, stop + crop)
+        for fusion in self.fusions[-2::-1]:
+            parts[str(fusion.tap)] = start + fusion.crop, stop + fusion.crop
+            start, stop = fusion.layer.seen(start, stop)
+        return parts | {"fc7": (start, stop)}
+
     def seen(self, start: int, stop: int) -> tuple[int, int]:
         """The image pixels, first and end, that logits from `start` on and before `stop` depend on, also beyond it.
 
         Along either axis. Networks that average over the whole image depend on all of it besides, see `tiling`.
         """
-        grids = [self._grids["fc7"], *(self._grids[str(fusion.tap)] for fusion in self.fusions[:-1])]
-        parts = []
-        for fusion, fine in zip(self.fusions[::-1], (None, *grids[:0:-1]), strict=True):
-            if fine is not None:
-                parts.append(fine.seen(start + fusion.crop, stop + fusion.crop))
-            crop = fusion.crop if fine is None else 0
-            start, stop = fusion.layer.seen(start + crop, stop + crop)
-        parts.append(grids[0].seen(start, stop))
+        parts = [self._grids[tap].seen(*part) for tap, part in self.samples(start, stop).items()]
         return min(first for first, _ in parts), max(end for _, end in parts)
 
     def tiling(self) -> dict[str, int] | None:

@@ -93,7 +93,7 @@ def trace_network(network: nn.Module, in_channels: int, size: tuple[int, int] = 
     tracer = _Tracer()
     image = torch.empty(1, in_channels, *size, device="meta")
     tracer.places[id(image)] = GridPlacement()
-    with torch.no_grad(), _evaluating(network), _names(network, tracer), tracer:
+    with torch.no_grad(), evaluating(network), _names(network, tracer), tracer:
         try:
             outputs: Mapping[str, Tensor] = torch.func.functional_call(network, values, (image,))
         except GeometryError:
@@ -109,7 +109,8 @@ def trace_network(network: nn.Module, in_channels: int, size: tuple[int, int] = 
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """In evaluation mode; each part is in its own again afterwards."""
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
