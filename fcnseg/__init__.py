@@ -17,6 +17,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # Names load on first use: `fcnseg --help` must answer without importing torch.
 _HOMES = {
     "create_model": "fcnseg.models",
+    "explain": "fcnseg.explain",
     "factorise": "fcnseg.models",
     "from_pretrained": "fcnseg.models",
     "list_models": "fcnseg.models",
@@ -34,6 +35,7 @@ __all__ = [
     "Segmentation",
     "__version__",
     "create_model",
+    "explain",
     "factorise",
     "from_pretrained",
     "list_models",
@@ -48,7 +50,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'fcnseg' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    home = import_module(_HOMES[name])
+    return home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -134,7 +134,7 @@ def _field(subject: Subject) -> Iterator[Drawn]:
     height, width = seen.images.shape[-2:]
     field = explain.receptive_field(model, at, (height, width))
     average = subject.config.average
-    paths = find_images(str(average))[0] if average is not None else []
+    paths = find_images(str(average), key="average")[0] if average is not None else []
     images = (explain.look(model, path, subject.config.scale).images for path in paths)
     effective = explain.effective_field(model, images if paths else [seen.images], at, subject.class_index)
     taps = {

@@ -1,6 +1,7 @@
 """Figures of receptive fields, skips and Grad-CAM over the image, as PIL pictures."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 TAP_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e6ab02")
 """Of the score layers, coarse to fine, told apart by colour-blind eyes too (Okabe and Ito)."""
 
-_BIASES, _RANKED, _LISTED, _WIDE = "#9a9a9a", 4, 12, 4.2
+_BIASES, _RANKED, _LISTED, _DENSEST, _WIDE = "#9a9a9a", 4, 12, 6, 4.2
+
+_NOTE = {"facecolor": "#dddddd", "edgecolor": "none", "pad": 1.0}
 
 
 def field_figure(seen: Seen, field: ReceptiveField, pixel: Pixel, effective: np.ndarray | None = None) -> Image.Image:
@@ -54,7 +57,7 @@ def _draw_tap(axes: Sequence["Axes"], seen: Seen, tap: Any, colour: str) -> Any:
     axes[0].add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=colour, linewidth=1.8))
     rows, columns = tap.centres
     places = [seen.own_place((row, column)) for row in rows for column in columns]
-    _scatter(axes[1], places, 70, colour, 1.2)
+    _scatter(axes[1], places, min(16 + 7 * float(tap.grid.stride), 70), colour, 1.2)
     height, width = (end - first for first, end in tap.box)
     offset = ", ".join(f"{float(n):+g}" for n in tap.offset)
     said = f"{tap.name}: sees {height}x{width} pixels, stride {tap.grid.stride}; nearest sample at offset ({offset})"
@@ -66,7 +69,9 @@ def _draw_close_up(axes: "Axes", seen: Seen, field: ReceptiveField, pixel: Pixel
     _show(axes, seen.picture)
     reach = 1.3 * max(float(tap.grid.stride) for tap in field.taps)
     for tap, colour in zip(field.taps, TAP_COLOURS, strict=False):
-        lines = [_lattice(tap.grid, n, reach) for n in field.pixel]
+        if float(tap.grid.stride) < reach / _DENSEST:
+            continue
+        lines = [_lattice(tap.grid, count, n, reach) for count, n in zip(tap.count, field.pixel, strict=True)]
         places = [seen.own_place((row, column)) for row in lines[0] for column in lines[1]]
         _scatter(axes, places, 14, colour, 0.5)
     (top, left), (bottom, right) = (
@@ -77,12 +82,12 @@ def _draw_close_up(axes: "Axes", seen: Seen, field: ReceptiveField, pixel: Pixel
     axes.set_title("close up: the samples it is made of", fontsize=10)
 
 
-def _lattice(grid: Grid, around: int, reach: float) -> list[float]:
-    """The centres of a grid's samples within reach of a pixel, along one axis."""
+def _lattice(grid: Grid, count: int, around: int, reach: float) -> list[float]:
+    """The centres of those of a grid's first `count` samples that lie within reach of a pixel, along one axis."""
     origin, stride = float(grid.origin), float(grid.stride)
     first = int(np.ceil((around - reach - origin) / stride))
     last = int(np.floor((around + reach - origin) / stride))
-    return [origin + i * stride for i in range(max(first, 0), last + 1)]
+    return [origin + i * stride for i in range(max(first, 0), min(last + 1, count))]
 
 
 def _draw_effective(axes: "Axes", seen: Seen, field: ReceptiveField, effective: np.ndarray) -> Any:
@@ -100,7 +105,7 @@ def _draw_effective(axes: "Axes", seen: Seen, field: ReceptiveField, effective: 
         f"effective field: {effective_size(effective):.0f} pixels across, where gradients are above "
         f"{IN_THE_FIELD:.1%} of the largest (shown by their root)"
     )
-    return Patch(color="#f98e09", label=said)
+    return Patch(color="#8a226a", label=said)
 
 
 def skips_figure(seen: Seen, maps: SkipMaps, chosen: Decision, pixel: Pixel) -> Image.Image:
@@ -291,8 +296,7 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _picture(figure: "Figure") -> Image.Image:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    """The figure with all that stands on it, titles and legends too."""
+    file = BytesIO()
+    figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.1)
+    return Image.open(file).convert("RGB")

@@ -28,13 +28,15 @@ class TapField:
     Attributes:
         name: of its score layer.
         grid: of its samples on the image.
-        samples: rows and columns of the samples that are interpolated to the logit, on the tap's own grid.
+        count: (height, width) of the tap's map, in samples.
+        samples: rows and columns of those that are interpolated to the logit, on the tap's own grid.
         box: rows and columns of the image that these see, also beyond it.
         offset: rows and columns from the logit's pixel to the centre of the nearest of these samples, in pixels.
     """
 
     name: str
     grid: Grid
+    count: tuple[int, int]
     samples: tuple[Span, Span]
     box: tuple[Span, Span]
     offset: tuple[Fraction, Fraction]
@@ -93,12 +95,14 @@ def receptive_field(model: FCN, pixel: Pixel, size: tuple[int, int]) -> Receptiv
     taps = []
     for tap, path in paths.items():
         grid = model.grids()[tap]
-        samples = [_within(axis[tap], path_size(path, length)) for axis, length in zip(axes, covered, strict=True)]
+        count = path_size(path, covered[0]), path_size(path, covered[1])
+        samples = [_within(axis[tap], number) for axis, number in zip(axes, count, strict=True)]
         nearest = [_nearest(grid, span, n) for span, n in zip(samples, pixel, strict=True)]
         taps.append(
             TapField(
                 score_layer(tap),
                 grid,
+                count,
                 (samples[0], samples[1]),
                 (grid.seen(*samples[0]), grid.seen(*samples[1])),
                 (nearest[0] - pixel[0], nearest[1] - pixel[1]),

@@ -33,7 +33,7 @@ def activation_sheet(maps: np.ndarray, layer: str, most: int = MOST) -> Image.Im
     _require(most)
     chosen = np.argsort(-maps.std((1, 2)), kind="stable")[:most].tolist()
     tiles = [_painted(_unit(maps[i]), "viridis") for i in chosen]
-    captions = [f"{i}: {maps[i].min():.2g} to {maps[i].max():.2g}" for i in chosen]
+    captions = [f"{i}: {maps[i].min():.3g} to {maps[i].max():.3g}" for i in chosen]
     which = "all" if len(chosen) == len(maps) else f"{len(chosen)} of"
     title = f"{layer}: {which} {len(maps)} channels at {maps.shape[1]}x{maps.shape[2]}, those that vary most first"
     return _sheet(tiles, captions, title, _COLUMNS)

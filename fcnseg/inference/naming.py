@@ -9,10 +9,13 @@ from fcnseg.data.files.listing import list_images
 from fcnseg.errors import InputError
 
 
-def find_images(source: str, results: Sequence[Path] = ()) -> tuple[list[Path], Path | None]:
+def find_images(source: str, results: Sequence[Path] = (), key: str = "input") -> tuple[list[Path], Path | None]:
     """The image files that a path or a glob pattern names, and the folder where it is one.
 
     A folder's are those of its subfolders too, but hidden ones and what lies in the folders of `results` within it.
+
+    Args:
+        key: of the setting, for messages.
 
     Raises:
         InputError: when there is none.
@@ -27,7 +30,7 @@ def find_images(source: str, results: Sequence[Path] = ()) -> tuple[list[Path], 
             and not any(each.resolve().is_relative_to(folder) for folder in own)
         ]
         if not found:
-            raise InputError(f"input={source}: no images")
+            raise InputError(f"{key}={source}: no images")
         return found, path
     if path.is_file():
         return [path], None
@@ -36,8 +39,8 @@ def find_images(source: str, results: Sequence[Path] = ()) -> tuple[list[Path], 
     if any(c in source for c in "*?["):
         if matching := sorted(p for p in parent.glob(pattern) if p.is_file()):
             return matching, None
-        raise InputError(f"input={source}: no file matches")
-    raise InputError(f"input={source}: no such file or folder")
+        raise InputError(f"{key}={source}: no file matches")
+    raise InputError(f"{key}={source}: no such file or folder")
 
 
 def output_names(images: Sequence[Path], top: Path | None = None) -> list[Path]:

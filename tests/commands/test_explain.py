@@ -87,7 +87,7 @@ def test_layers_classes_and_an_average_of_choice(fcnseg, capsys, street, tmp_pat
         (["input=nothing.png"], "nothing.png"),
         (["input=."], "input=.: a folder; expected an image"),
         (["checkpoint=model.onnx"], "checkpoint=model.onnx: an exported network shows no inside"),
-        (["show=field", "average=nowhere"], "nowhere"),
+        (["show=field", "average=nowhere"], "average=nowhere: no such file or folder"),
         (["output=street.png"], "output=street.png: street.png is a file; expected a folder"),
     ],
 )

@@ -1,5 +1,8 @@
 """Images as networks see them: as the predictor shows them, with the way between both sizes."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,13 @@ from fcnseg.errors import InputError
 from fcnseg.explain import look
 from fcnseg.inference import Predictor
 from tests.explain.networks import scored
+
+
+def test_the_room_is_there_without_being_imported():
+    """As `import fcnseg` alone has it."""
+    code = "import sys, fcnseg; assert 'torch' not in sys.modules; print(fcnseg.explain.look.__module__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "fcnseg.explain.seen"
 
 
 @pytest.mark.parametrize("size", [(75, 91), (48, 64), (200, 80)])
