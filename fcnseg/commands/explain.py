@@ -163,7 +163,7 @@ def _skips(subject: Subject) -> Iterator[Drawn]:
     taps = {
         name: {
             "parts": {subject.classes[i]: float(chosen.parts[k, i]) for i in chosen.ranking},
-            "share_of_lead": float(chosen.lead[k]),
+            "part_of_lead": float(chosen.lead[k]),
             "without": subject.classes[chosen.without[k]],
             "decides_of_image": shares[name],
             "changes_of_image": changed[name],
@@ -232,7 +232,7 @@ def _tell(subject: Subject, numbers: dict[str, Any]) -> None:
     first, second = [*chosen.ranking, chosen.ranking[0]][:2]
     console = Console(width=None if Console().is_terminal else 150)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    headings = ("tap", "stride", "sees", "offset", classes[first], classes[second], "share of lead", "without it")
+    headings = ("tap", "stride", "sees", "offset", classes[first], classes[second], "part of lead", "without it")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("tap", "without it") else "right", no_wrap=True)
     height, width = subject.seen.images.shape[-2:]
@@ -247,7 +247,8 @@ def _tell(subject: Subject, numbers: dict[str, Any]) -> None:
     row, column = subject.pixel
     console.print(f"row {row}, column {column}: {classes[first]}, and not {classes[second]}", style="bold")
     console.print(table)
-    console.print(f"{chosen.deciding} decides, with the largest share of the lead", highlight=False)
+    console.print(f"sizes and offsets in pixels as the network sees the image, {height}x{width}", highlight=False)
+    console.print(f"{chosen.deciding} decides, with the largest part of the lead", highlight=False)
     if found := numbers.get("field"):
         over = found["averaged_over"]
         console.print(

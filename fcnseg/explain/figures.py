@@ -45,8 +45,17 @@ def field_figure(seen: Seen, field: ReceptiveField, pixel: Pixel, effective: np.
         handles.append(_draw_effective(axes[2], seen, field, effective))
     for panel in axes:
         _mark(panel, pixel)
+    if seen.shown != seen.covered:
+        handles.append(_remark("sizes and offsets in pixels as the network sees the image, {}x{}".format(*seen.shown)))
     figure.legend(handles=handles, loc="outside lower left", fontsize=9, frameon=False)
     return _picture(figure)
+
+
+def _remark(text: str) -> Any:
+    """A line of a legend without a colour."""
+    from matplotlib.patches import Patch
+
+    return Patch(color="none", label=text)
 
 
 def _draw_tap(axes: Sequence["Axes"], seen: Seen, tap: Any, colour: str) -> Any:
@@ -292,7 +301,7 @@ def _faded(picture: np.ndarray) -> np.ndarray:
 def _figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    return Figure(figsize=(width, height), dpi=100, layout="constrained")
 
 
 def _picture(figure: "Figure") -> Image.Image:

@@ -150,7 +150,7 @@ def effective_field(model: FCN, images: Iterable[Tensor], pixel: Pixel, class_in
             total, count = gradient if total is None else total + gradient, count + 1
     if total is None:
         raise InputError("no images for the effective field; expected one or more")
-    return (total / total.sum() if total.any() else total).cpu().numpy()
+    return (total / total.sum() if total.any() else total).numpy()
 
 
 def _gradient(model: FCN, images: Tensor, pixel: Pixel, class_index: int | None) -> Tensor:
@@ -159,7 +159,7 @@ def _gradient(model: FCN, images: Tensor, pixel: Pixel, class_index: int | None)
         logits = model(images)[0, :, pixel[0], pixel[1]]
         logit = logits[int(logits.argmax()) if class_index is None else class_index]
         (gradient,) = torch.autograd.grad(logit, images)
-    return gradient[0].abs().sum(0).double()
+    return gradient[0].abs().sum(0).cpu().double()
 
 
 def effective_size(effective: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from fcnseg.inference.pixels import ImageLike, file_values
 from fcnseg.inference.predictor import label_space_of
 from fcnseg.inference.scale import parse_scale
 from fcnseg.labels import LabelSpace
-from fcnseg.models import FCN, resampled_rows
+from fcnseg.models import FCN, OptimisedFCN, resampled_rows
 
 _Number = TypeVar("_Number", int, float)
 
@@ -108,8 +108,11 @@ def look(model: FCN, image: ImageLike, scale: str | float = "training") -> Seen:
         scale: at what size the network sees it: "training", "native", or a factor on its own size.
 
     Raises:
-        InputError: for an unreadable file, an image of another kind, or another scale.
+        InputError: for an unreadable file, an image of another kind, another scale, or a network that was optimised
+            for inference, which has no gradients.
     """
+    if isinstance(model, OptimisedFCN):
+        raise InputError("this network was optimised for inference; explain the one that it was made of")
     spec, chosen = model.spec, parse_scale(scale)
     pixels = file_values(image, spec)
     seen = np.ascontiguousarray(chosen.applied(scale_values(pixels, spec.scaling), spec).transpose(2, 0, 1))

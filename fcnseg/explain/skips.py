@@ -74,10 +74,10 @@ def _bias_of(model: FCN, name: str, scores: Tensor) -> Tensor:
 
 
 def margins(stacked: Tensor) -> Tensor:
-    """Each part's share in the lead of the likeliest class over the second likeliest.
+    """What each part adds to the lead of the likeliest class over the second likeliest.
 
     A class wins a pixel by the difference of two logits, which is the sum of the differences that the taps and the
-    biases contribute; softmax knows of nothing else. A negative share speaks for the second class.
+    biases contribute; softmax knows of nothing else. A negative one speaks for the second class.
 
     Args:
         stacked: (parts, classes, ...) whose sum over the parts is the logits.
@@ -99,7 +99,7 @@ class SkipMaps:
     Attributes:
         names: of the score layers, coarse to fine.
         mask: (H, W) uint8 classes of all taps together, the predictor's mask.
-        deciding: (H, W) uint8 index in `names` of the tap that decides the pixel: the one with the largest share in
+        deciding: (H, W) uint8 index in `names` of the tap that decides the pixel: the one with the largest part of
             the lead of the pixel's class over the second likeliest, see `margins`; the coarsest of equals.
         without: for each tap the (H, W) uint8 classes of the sum of all others and the biases.
     """
@@ -173,12 +173,12 @@ class Decision:
 
     @property
     def lead(self) -> np.ndarray:
-        """(taps + 1,) shares in the lead of the likeliest class over the second, the biases' at the end; `margins`."""
+        """(taps + 1,) parts of the lead of the likeliest class over the second, the biases' at the end; `margins`."""
         return margins(torch.from_numpy(np.vstack([self.parts, self.biases]))).numpy()
 
     @property
     def deciding(self) -> str:
-        """The tap with the largest share in the lead, by its score layer."""
+        """The tap with the largest part of the lead, by its score layer."""
         return self.names[int(self.lead[:-1].argmax())]
 
     @property
@@ -189,5 +189,5 @@ class Decision:
 
 def decision(found: Contributions, seen: Seen, pixel: Pixel) -> Decision:
     """How one of an image's own pixels comes to its class, as `skip_maps` has it for all."""
-    values = seen.own_rows(found.stacked, pixel[0], pixel[0] + 1)[:, :, 0, pixel[1]].double().cpu().numpy()
+    values = seen.own_rows(found.stacked, pixel[0], pixel[0] + 1)[:, :, 0, pixel[1]].cpu().double().numpy()
     return Decision(found.names, values[:-1], values[-1])

@@ -11,6 +11,7 @@ from fcnseg.data import STREET11, CityScenes
 from fcnseg.errors import InputError
 from fcnseg.explain import look
 from fcnseg.inference import Predictor
+from fcnseg.models import optimise
 from tests.explain.networks import scored
 
 
@@ -65,6 +66,11 @@ def test_pixels_outside_are_refused(pixel):
     with pytest.raises(InputError, match="expected a row from 0 to 59 and a column from 0 to 79"):
         seen.require_pixel(pixel)
     assert seen.require_pixel([59, 79]) == (59, 79)
+
+
+def test_networks_without_gradients_are_refused():
+    with pytest.raises(InputError, match="explain the one that it was made of"):
+        look(optimise(scored("fcn8s_alexnet")), np.zeros((60, 80, 3), np.uint8))
 
 
 def test_classes_by_name_and_number():
