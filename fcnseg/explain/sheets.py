@@ -66,8 +66,14 @@ def filter_sheet(weights: np.ndarray, layer: str, colours: bool = False, most: i
         return _sheet(tiles, [str(i) for i in chosen], title, columns)
     heaviest = np.argsort(-np.linalg.norm(weights[chosen].transpose(1, 0, 2, 3).reshape(inputs, -1), axis=1))[:columns]
     tiles = [_painted(each[i], "RdBu_r") for each in scaled for i in heaviest]
-    captions = [f"{i} → {output}" for output in chosen for i in heaviest]
-    return _sheet(tiles, captions, f"{title}, each over {len(heaviest)} of {inputs} inputs", columns, wide=_WIDE // 2)
+    captions = [f"{output}, {i}" for output in chosen for i in heaviest]
+    return _sheet(
+        tiles,
+        captions,
+        f"{title}, each over {len(heaviest)} of {inputs} inputs (output, input)",
+        columns,
+        wide=_WIDE // 2,
+    )
 
 
 def _require(most: int) -> None:

@@ -60,7 +60,7 @@ def test_biases_are_the_same_everywhere_but_where_scores_fade_out():
     assert (caffe.biases.std((1, 2)) > 0.01).all()
 
 
-def test_margins_are_shares_in_the_lead_of_the_first_over_the_second():
+def test_margins_are_the_parts_of_the_lead_of_the_first_over_the_second():
     stacked = torch.tensor([[1.0, 4.0, 0.0], [5.0, 0.0, 3.0], [0.0, 0.5, 0.0]])  # logits 6, 4.5, 3
     assert margins(stacked).tolist() == [-3.0, 5.0, -0.5]
     assert margins(stacked[:, :1]).tolist() == [0, 0, 0]  # of a single class
