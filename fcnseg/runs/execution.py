@@ -19,6 +19,7 @@ from fcnseg.errors import InputError, mistake
 from fcnseg.models import FCN
 from fcnseg.models.loading import checkpoint_spec
 from fcnseg.models.sharded import is_sharded
+from fcnseg.runs.alone import PATIENCE, alone_in
 from fcnseg.runs.building import (
     build_data,
     build_module,
@@ -46,8 +47,16 @@ def execute(config: DictConfig, folder: Path) -> float | None:
         folder: of the run.
 
     Raises:
-        InputError: for settings that do not fit one another, the data or what is in the folder.
+        InputError: for settings that do not fit one another, the data or what is in the folder, or where another
+            process trains in it.
     """
+    goes_on = config.resume not in (None, AUTO)
+    where = resumed_folder(config.resume) if goes_on and config.stages is not None else folder
+    with alone_in(where, patience=0 if config.resume is None else PATIENCE):
+        return _execute(config, folder)
+
+
+def _execute(config: DictConfig, folder: Path) -> float | None:
     silence_warnings()
     know_rank()
     config.folder = str(folder)
