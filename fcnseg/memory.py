@@ -2,6 +2,7 @@
 
 import errno
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,16 @@ def full_memory(error: BaseException) -> str | None:
         return "the GPU's memory"
     full = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
     return "memory" if full or any(words in text for words in ON_THE_HOST) else None
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process has had in memory since it began; None where nothing tells (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def available_memory() -> float:

@@ -3,6 +3,8 @@
 import math
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
 from fcnseg import cgroups, memory
@@ -60,3 +62,12 @@ def test_the_tightest_limit_counts(
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux tells it")
 def test_this_host_has_memory() -> None:
     assert 1e6 < memory.available_memory() < 1e15
+
+
+def test_the_peak_is_that_of_this_process() -> None:
+    held = np.ones(40_000_000)
+    now = psutil.Process().memory_info().rss
+    peak = memory.peak_memory()
+    assert peak is not None
+    assert peak >= 0.98 * now > held.nbytes
+    assert memory.peak_memory() < 1.5 * psutil.virtual_memory().total, "bytes"

@@ -30,11 +30,14 @@ with hydra.initialize_config_dir(str(folder), version_base="1.3"):
         command = "evaluate" if option.startswith("protocol=") else "train"
         config = hydra.compose(command, [option])
         assert (command == "evaluate" or config.model.name) and "size" in config.data, option
-    for command in ("evaluate", "predict", "rerun", "geometry", "zoo_list", "zoo_info"):
+    for command in ("evaluate", "predict", "report", "rerun", "geometry", "zoo_list", "zoo_info"):
         hydra.compose(command)
 from fcnseg.data.datasets.layout import read_layout
 assert read_layout("gta5").labels["ids"].label_space.num_classes == 19
 assert fcnseg.from_pretrained("demo").spec.num_classes == 11
+from fcnseg.reports.writing import environment, render
+assert environment().list_templates(extensions=["html"])
+render("base.html")
 print(len(options))
 """
 

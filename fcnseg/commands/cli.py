@@ -13,8 +13,9 @@ import fcnseg
 
 # What each command does. Its module, and its config, are named like it (`zoo_list`); imported when it runs, not before.
 COMMANDS = {
-    "train": "train a network; writes checkpoints, scores and pictures to runs/",
+    "train": "train a network; writes checkpoints, scores and a report to runs/",
     "rerun": "repeat a run, and say whether its results are the same",
+    "report": "show a run in one HTML file, or compare several",
     "evaluate": "score a checkpoint on a dataset",
     "predict": "segment a file, a folder or a glob of images",
     "explain": "look inside a network at an image: receptive fields, skips, activations, Grad-CAM",
@@ -38,6 +39,7 @@ EXAMPLE = """examples:
   fcnseg train experiment=camvid_quick data.root=PATH
   fcnseg train model=fcn8s_vgg16 data=camvid data.root=PATH trainer.max_epochs=50
   fcnseg evaluate checkpoint=PATH data=camvid data.root=PATH
+  fcnseg report runs/NAME/TIME
   fcnseg predict checkpoint=demo input=FILE_OR_FOLDER output=FOLDER
   fcnseg geometry model=fcn8s_vgg16 input_size=[224,224]
 
@@ -83,6 +85,8 @@ def carry_out(arguments: list[str]) -> None:
     overrides = arguments[command.count(" ") + 1 :]
     if command == "rerun" and overrides and "=" not in overrides[0] and not overrides[0].startswith("-"):
         overrides[0] = f"run={overrides[0]}"
+    if command == "report":
+        overrides = with_runs(overrides)
     try:
         command_module = import_module(f"fcnseg.commands.{module}")
         run = partial(configuration.run, module, overrides, command_module.run)
@@ -104,6 +108,15 @@ def plain(command: str, arguments: list[str]) -> int:
         return int(import_module(f"fcnseg.commands.{command}").run(arguments))
     except InputError as error:
         fail(str(error))
+
+
+def with_runs(arguments: list[str]) -> list[str]:
+    """The arguments of `fcnseg report`, with the folders among them as Hydra's `runs=['a','b']`."""
+    from fcnseg.commands.configuration import quoted
+
+    folders = [word for word in arguments if not word.startswith("-") and ("=" not in word or os.path.isdir(word))]
+    others = [word for word in arguments if word not in folders]
+    return [f"runs=[{','.join(map(quoted, folders))}]", *others] if folders else others
 
 
 def unknown(arguments: list[str]) -> str:

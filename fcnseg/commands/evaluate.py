@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from fcnseg.atomic import replacing
 from fcnseg.commands.common import require_value
 from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
@@ -23,12 +25,16 @@ from fcnseg.inference.processes import Tell, on_devices
 from fcnseg.labels import LabelSpace
 from fcnseg.models import FCN, from_pretrained, optimise
 from fcnseg.models.spec import ModelSpec
+from fcnseg.reports import finish, images_wanted
+from fcnseg.reports.files import EVALUATION
 from fcnseg.runs.building import build_data, resize_as
 from fcnseg.runs.folder import output_folder, relative
+from fcnseg.runs.surroundings import note_session
 
 
 def run(config: DictConfig) -> None:
     checkpoint = require_value(config, "checkpoint", "runs/demo/.../last.ckpt or demo")
+    images = images_wanted(config)
     protocol: Protocol | None = instantiate(config.get("protocol"), _convert_="all")
     device = "cpu" if is_exported(checkpoint) and config.device == "auto" else str(config.device)
     devices = devices_of(device, config.devices)
@@ -51,8 +57,21 @@ def run(config: DictConfig) -> None:
         evaluation = collected(islice(found, len(batches)), len(batches))
         if config.calibrate:
             facts |= {"calibration": _calibrated(chain.from_iterable(found), folder)}
+    note_session(folder, {"val": data.val})
+    _save_settings(config, folder)
     write_report(evaluation, model, data, folder, facts, protocol=protocol)
+    finish(folder, images, evaluation, model, data)
     print(f"scores and pictures  {relative(folder)}")
+
+
+def _save_settings(config: DictConfig, folder: Path) -> None:
+    """Write all values resolved, unless some are missing that only a training needs."""
+    try:
+        settings = OmegaConf.to_yaml(config, resolve=True)
+    except OmegaConfBaseException:
+        settings = OmegaConf.to_yaml(config)
+    with replacing(folder / EVALUATION) as temporary:
+        temporary.write_text(settings)
 
 
 def _found(

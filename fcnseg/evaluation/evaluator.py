@@ -133,7 +133,8 @@ def write_report(
     half = (len(order) + 1) // 2
     worst, best = (spread(part, examples, len(order)) for part in (order[:half], order[half:][::-1]))
     if order:
-        shown = _examples({*worst, *best}, evaluation, model, data)
+        indices = sorted({*worst, *best})
+        shown = dict(zip(indices, examples_of(indices, evaluation, model, data), strict=True))
         save_examples([shown[i] for i in worst], [shown[i] for i in best], data.label_space, folder / "examples.png")
     save_matrices(evaluation.names, evaluation.per_image, folder / "confusions.npz")
     # Last: a folder with metrics.json is a finished one.
@@ -155,13 +156,12 @@ def spread(order: Sequence[int], count: int, images: int) -> list[int]:
     return chosen
 
 
-def _examples(
-    indices: set[int], evaluation: Evaluation, model: FCN | Exported, data: SegmentationData
-) -> dict[int, Example]:
+def examples_of(
+    indices: Iterable[int], evaluation: Evaluation, model: FCN | Exported, data: SegmentationData
+) -> Iterator[Example]:
+    """Images of the validation set with label, prediction and IoU, one after another, by their places in it."""
     predictor = Predictor(model, device=str(model.device))
-    shown = {}
     for index in indices:
         image, mask, name = data.val[index]
         found = predictor(image, scaled=True)
-        shown[index] = Example(name, found.image, mask, found.mask, float(evaluation.mean_iou[index]))
-    return shown
+        yield Example(name, found.image, mask, found.mask, float(evaluation.mean_iou[index]))

@@ -252,7 +252,7 @@ def _row(example: Example, label_space: LabelSpace, width: int) -> np.ndarray:
     caption = _line([f"{example.name}    mean IoU {_percent(example.mean_iou)} %"], width)
     panels = Image.new("RGB", (caption.shape[1], height + GAP), "white")
     label, prediction = (colourise(mask, label_space) for mask in (example.label, example.prediction))
-    for column, panel in enumerate((example.image, label, prediction, _error(example))):
+    for column, panel in enumerate((example.image, label, prediction, error_picture(example))):
         # Colours of classes must not mix into colours of other classes, so only the image is smoothed.
         smooth = Image.Resampling.LANCZOS if column == 0 else Image.Resampling.NEAREST
         resized = Image.fromarray(panel).resize((width, height), smooth)
@@ -260,7 +260,7 @@ def _row(example: Example, label_space: LabelSpace, width: int) -> np.ndarray:
     return np.concatenate([caption, np.asarray(panels)])
 
 
-def _error(example: Example) -> np.ndarray:
+def error_picture(example: Example) -> np.ndarray:
     """(H, W, 3) uint8: the grey image, brightened, with wrong pixels red and ignored ones dark."""
     grey = np.asarray(Image.fromarray(example.image).convert("L"))
     picture = np.repeat((96 + grey // 2)[..., None], 3, axis=2)

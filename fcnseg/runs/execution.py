@@ -19,6 +19,7 @@ from fcnseg.errors import InputError, mistake
 from fcnseg.models import FCN
 from fcnseg.models.loading import checkpoint_spec
 from fcnseg.models.sharded import is_sharded
+from fcnseg.reports import images_wanted
 from fcnseg.runs.alone import PATIENCE, alone_in
 from fcnseg.runs.building import (
     build_data,
@@ -61,6 +62,7 @@ def _execute(config: DictConfig, folder: Path) -> float | None:
     know_rank()
     config.folder = str(folder)
     leave_out_roots(config)
+    images_wanted(config)  # refuses what is none before anything is done
     apply_regime(config)
     resume = config.resume
     if resume == AUTO:
@@ -105,7 +107,7 @@ def run_stages(config: DictConfig, folder: Path) -> float | None:
                 keep_metrics(stage.folder)
                 resume = None if stage.checkpoint is None else str(stage.checkpoint)
                 score = train(Training(stage.config, stage.folder, resume))
-    write_totals(folder, stages)
+    write_totals(folder, stages, images_wanted(config))
     return finished_score(stages[-1].folder) if stages[-1].finished else score
 
 
@@ -151,7 +153,8 @@ def train(training: Training) -> float | None:
     started = time.monotonic()
     with training_together(trainer, training, meeting), in_one_line(folder):
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-        return report(trainer, module, data, folder, seconds=time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return report(trainer, module, data, folder, seconds, images_wanted(config))
 
 
 @contextmanager

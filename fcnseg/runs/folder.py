@@ -24,7 +24,7 @@ FREE = (
     *("resume", "on_nonfinite", "callbacks.nonfinite", "callbacks.stop_on_signal", "callbacks.heartbeat"),
     *("data.start_method", "data.prefetch_factor", "trainer.async_checkpoints"),
     *("trainer.devices", "trainer.num_nodes", "trainer.strategy"),
-    *("data.outside", "data.train.described.outside", "data.val.outside"),
+    *("data.outside", "data.train.described.outside", "data.val.outside", "report"),
 )
 """Settings that change nothing of what a sound training learns but by roundings: a run may go on with others."""
 

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
@@ -15,7 +16,9 @@ from fcnseg.data import SegmentationData
 from fcnseg.errors import InputError
 from fcnseg.evaluation import evaluate, write_report
 from fcnseg.evaluation.report import write_json
+from fcnseg.memory import peak_memory
 from fcnseg.models import FCN
+from fcnseg.reports import finish, finish_stages
 from fcnseg.runs.folder import relative
 from fcnseg.runs.stages import Stage
 from fcnseg.training import SegmentationModule
@@ -24,19 +27,34 @@ from fcnseg.training.strategies import whole
 
 
 def report(
-    trainer: Trainer, module: SegmentationModule, data: SegmentationData, folder: Path, seconds: float
+    trainer: Trainer,
+    module: SegmentationModule,
+    data: SegmentationData,
+    folder: Path,
+    seconds: float,
+    images: int | None = None,
 ) -> float | None:
-    """Score the weights that training ended with, and write scores and pictures; returns their mean IoU.
+    """Score the weights that training ended with, and write scores, pictures and the page; returns their mean IoU.
 
     Where the last validation was of these weights, its scores are taken. Every process must call this; the first one
     reports.
+
+    Args:
+        seconds: that training took.
+        images: how many the page shows at most; None: no page.
     """
-    return _report(whole(module.model), trainer, module, data, folder, seconds)
+    return _report(whole(module.model), trainer, module, data, folder, seconds, images)
 
 
 @rank_zero_only
 def _report(
-    model: FCN, trainer: Trainer, module: SegmentationModule, data: SegmentationData, folder: Path, seconds: float
+    model: FCN,
+    trainer: Trainer,
+    module: SegmentationModule,
+    data: SegmentationData,
+    folder: Path,
+    seconds: float,
+    images: int | None,
 ) -> float:
     model = model.to(trainer.strategy.root_device)
     evaluation = module.current_evaluation(len(data.val)) or evaluate(model, data.validation_loader())
@@ -45,6 +63,7 @@ def _report(
         "epoch": trainer.current_epoch,
         "images_seen": data.batches().seen(batch_number(trainer) + 1),
         "train_seconds": round(seconds, 1),
+        "peak_memory": _peak_memory(model.device),
         "checkpoints": {},
     }
     keep_best(trainer)
@@ -56,6 +75,7 @@ def _report(
                 keeper.monitor or "step": trainer.global_step if keeper.monitor is None else score,
             }
     write_report(evaluation, model, data, folder, facts)
+    finish(folder, images, evaluation, model, data)
     print(f"scores and pictures  {relative(folder)}")
     for checkpoint in facts["checkpoints"].values():
         told = [f"   {key} {value:.3f}" for key, value in checkpoint.items() if isinstance(value, float)]
@@ -75,6 +95,12 @@ def keep_best(trainer: Trainer) -> None:
             keeper.best_model_path = str(path)
 
 
+def _peak_memory(device: torch.device) -> dict[str, int]:
+    """The most bytes that the first process has had, on the host and on its GPU, as far as something tells."""
+    found = {"host": peak_memory(), "gpu": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None}
+    return {name: size for name, size in found.items() if size is not None}
+
+
 def finished_score(folder: Path) -> float:
     """The mean IoU that a finished training wrote down.
 
@@ -89,8 +115,11 @@ def finished_score(folder: Path) -> float:
 
 
 @rank_zero_only
-def write_totals(folder: Path, stages: list[Stage]) -> None:
-    """Write the metrics.json of a whole run: the last stage's, with what all stages took, together and one by one."""
+def write_totals(folder: Path, stages: list[Stage], images: int | None = None) -> None:
+    """Write the metrics.json of a whole run: the last stage's, with what all stages took, together and one by one.
+
+    Its page follows, see `report`.
+    """
     reports = {stage.name: json.loads((stage.folder / "metrics.json").read_text()) for stage in stages}
     seen: Counter[str] = Counter()
     for report in reports.values():
@@ -104,6 +133,7 @@ def write_totals(folder: Path, stages: list[Stage]) -> None:
         },
     }
     write_json(folder / "metrics.json", reports[stages[-1].name] | totals)
+    finish_stages(folder, images)
 
 
 @rank_zero_only

@@ -20,8 +20,8 @@ import fcnseg
 from fcnseg.atomic import replacing
 from fcnseg.cores import available_cores, processor_name
 from fcnseg.data.dataset import SegmentationDataset, image_files
+from fcnseg.reports.files import SESSIONS, read_sessions
 
-FILE = "run.json"
 PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "hydra-core", "albumentations", "torchmetrics"),
     *("numpy", "opencv-python-headless", "pillow"),
@@ -42,16 +42,8 @@ def note_session(folder: Path, datasets: Mapping[str, SegmentationDataset], lear
     rate = {} if learning_rate is None else {"learning_rate": learning_rate}
     data = {name: fingerprint(dataset) for name, dataset in datasets.items()}
     sessions.append(surroundings() | rate | {"data": data})
-    with replacing(folder / FILE) as temporary:
+    with replacing(folder / SESSIONS) as temporary:
         temporary.write_text(json.dumps({"sessions": sessions}, indent=2) + "\n")
-
-
-def read_sessions(folder: Path) -> list[dict[str, Any]]:
-    """The entries of a run's run.json, from its beginning on; none where it is missing or damaged."""
-    try:
-        return list(json.loads((folder / FILE).read_text())["sessions"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
 
 
 def surroundings() -> dict[str, Any]:

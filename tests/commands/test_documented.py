@@ -189,6 +189,7 @@ def caffe(path: Path, name: str, width: float = 0.05) -> None:
 BEFORE = {
     "checkpoint=model.onnx": ["fcnseg export checkpoint=tiny output=model.onnx"],
     "runs/camvid_quick/TIME": ["fcnseg train data=camvid data.root=PATH hydra.run.dir=runs/camvid_quick/TIME"],
+    "runs/NAME/ONE": ["fcnseg train hydra.run.dir=runs/NAME/ONE", "fcnseg train hydra.run.dir=runs/NAME/OTHER"],
     "runs/NAME/TIME": ["fcnseg train hydra.run.dir=runs/NAME/TIME"],
     "OLD": ["fcnseg train hydra.run.dir=OLD"],
     "resume=runs/camvid_staged/TIME": [

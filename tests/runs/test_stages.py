@@ -11,6 +11,7 @@ import torch
 
 from tests.commands import processes
 from tests.commands.processes import in_a_process, state, stop_when
+from tests.reports.pages import Page
 
 SETTINGS = ("data=camvid", *processes.SETTINGS)
 TWO = "stages={coarse:{},fine:{model:{name:fcn16s_vgg16},optimizer:{lr:0.001}}}"
@@ -37,6 +38,15 @@ def test_each_stage_starts_from_the_end_of_the_one_before(fcnseg, camvid, tmp_pa
     for name in ("coarse", "fine"):
         assert (run / name / "config.yaml").stat().st_size > 0
         assert (run / name / "examples.png").stat().st_size > 0
+        assert len(Page(run / name / "report.html").all("article")) == 4
+    page = Page(run / "report.html")
+    stages = [
+        [name, [str(told["step"]), f"{100 * told['mean_iou']:.1f}"]]
+        for name, told in zip(("coarse", "fine"), scores, strict=True)
+    ]
+    assert list(map(list, page.rows("stage").items()))[1:] == stages
+    assert page.rows("trained on")["camvid"][:2] == ["8", str(2 * scores[0]["images_seen"]["camvid"])]
+    assert len(page.all("article")) == 4, "of the last stage"
     shown = capsys.readouterr().out.splitlines()
     assert "checkpoint           run/fine/checkpoints/last.ckpt" in shown
     assert shown[-1].split() == ["fcnseg", "rerun", "run"]
