@@ -26,12 +26,15 @@ _HOMES = {
     "optimise": "fcnseg.models",
     "read_caffemodel": "fcnseg.models",
     "summarise": "fcnseg.models",
+    "train": "fcnseg.commands.from_python",
     "Predictor": "fcnseg.inference",
+    "Run": "fcnseg.runs.finished",
     "Segmentation": "fcnseg.inference",
 }
 
 __all__ = [
     "Predictor",
+    "Run",
     "Segmentation",
     "__version__",
     "create_model",
@@ -44,6 +47,7 @@ __all__ = [
     "optimise",
     "read_caffemodel",
     "summarise",
+    "train",
 ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fcnseg.errors import InputError
+from fcnseg.views import swatches, view
 
 IGNORE_INDEX = 255
 """The value in a mask for pixels that neither train nor count, in every label space."""
@@ -177,6 +178,10 @@ class LabelSpace:
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, fit for JSON and checkpoints; `from_dict` reads it back."""
         return {k: _as_lists(v) for k, v in asdict(self).items()}
+
+    def _repr_html_(self) -> str:
+        """Every class with its colour and index, in notebooks."""
+        return view(f"{self.name}: {self.num_classes} classes", swatches(self.classes, self.palette))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """What several subcommands do alike."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fcnseg.errors import InputError
+from fcnseg.evaluation.report import is_silent
 
 
 def require_value(config: DictConfig, key: str, example: str) -> str:
@@ -51,7 +51,7 @@ def unwritable(output: Path, error: OSError) -> InputError:
 
 def console_for_bars() -> Console:
     """The standard error, or nothing where the standard output goes nowhere, as with --quiet."""
-    return Console(stderr=True, quiet=getattr(sys.stdout, "name", None) == os.devnull)
+    return Console(stderr=True, quiet=is_silent())
 
 
 @contextmanager

@@ -295,7 +295,11 @@ def _unknown_key(message: str, command: str, overrides: list[str]) -> str:
         return _first_line(message)
     key = found.group(1)
     others = [a for a in overrides if "=" in a and a.lstrip("+~").split("=")[0].split("@")[0] != key]
-    return f"{key}: no such key; {_near(key, _keys(command, others))}"
+    try:
+        keys = _keys(command, others)
+    except HydraException:  # others are mistaken too
+        keys = _keys(command, [])
+    return f"{key}: no such key; {_near(key, keys)}"
 
 
 def _keys(command: str, overrides: list[str]) -> list[str]:

@@ -27,6 +27,7 @@ from fcnseg.data.bgc import BalancedBatchSampler, PooledBatchSampler
 from fcnseg.data.counting import mean_pixels
 from fcnseg.data.dataset import SegmentationDataset, is_labelled, parts_of, require_apart
 from fcnseg.data.pasting import prepare_rare, require_rare
+from fcnseg.data.showing import data_view
 from fcnseg.data.skipping import Skipping
 from fcnseg.data.statistics import Normalisation, normalisation, spread
 from fcnseg.data.storage.cache import LIMIT, DiskCached, Preloaded
@@ -175,6 +176,10 @@ class SegmentationData(LightningDataModule):
     def input_size(self) -> tuple[int, int] | None:
         """The (height, width) that the model is to resize images to; None where they keep their own."""
         return None if self.size is None or self.resize == "native" else (self.size[0], self.size[1])
+
+    def _repr_html_(self) -> str:
+        """Domains with their samples and places in a batch, and the validation set, in notebooks."""
+        return data_view(self)
 
     def image_facts(self) -> dict[str, Any]:
         """What a model must know of the images, as arguments of `create_model`; reads one image of each dataset.

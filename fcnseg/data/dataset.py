@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fcnseg.data.files.path_list import PathList
+from fcnseg.data.showing import Shown
 from fcnseg.data.streams import Parts
 from fcnseg.errors import InputError
 from fcnseg.label_spaces import get_label_space
@@ -122,7 +123,7 @@ def _hashes(dataset: SegmentationDataset) -> np.ndarray:
     return np.fromiter(map(hash, image_files(dataset)), np.int64)
 
 
-class Wrapper:
+class Wrapper(Shown):
     """A dataset over another one: what that tells of itself beside its samples, this one tells as well.
 
     Args:
@@ -289,7 +290,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-class Concat:
+class Concat(Shown):
     """Several datasets in a row, as one domain.
 
     Args:

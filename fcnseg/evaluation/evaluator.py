@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from operator import length_hint
@@ -19,10 +19,14 @@ from fcnseg.evaluation.comparison import save_matrices
 from fcnseg.evaluation.confusion import confusion_matrices
 from fcnseg.evaluation.metrics import scores, to_dict
 from fcnseg.evaluation.protocol import Protocol
-from fcnseg.evaluation.report import Example, print_table, save_confusion, save_examples, write_json
+from fcnseg.evaluation.report import Example, is_silent, print_table, save_confusion, save_examples, write_json
+from fcnseg.evaluation.showing import score_table
 from fcnseg.inference import Predictor
 from fcnseg.inference.exported import Exported
+from fcnseg.inference.predictor import label_space_of, numbered
+from fcnseg.labels import LabelSpace
 from fcnseg.models import FCN
+from fcnseg.views import percent, view
 
 UNLABELLED = "validation: no image has a labelled pixel, so there is nothing to score"
 
@@ -37,10 +41,12 @@ class Evaluation:
     Attributes:
         per_image: (images, C, C) int64 pixel counts, rows = labels, columns = predictions.
         names: of the images.
+        label_space: of the classes, where it is known; it names them in notebooks.
     """
 
     per_image: np.ndarray
     names: tuple[str, ...]
+    label_space: LabelSpace | None = None
 
     @property
     def confusion(self) -> np.ndarray:
@@ -51,6 +57,13 @@ class Evaluation:
     def mean_iou(self) -> np.ndarray:
         """(images,) mean IoU of each image, nan for one without labelled pixels."""
         return np.array([scores(matrix).mean_iou for matrix in self.per_image])
+
+    def _repr_html_(self) -> str:
+        """The table of scores, in notebooks."""
+        space = self.label_space or numbered(self.per_image.shape[-1])
+        found = to_dict(scores(self.confusion), space)
+        title = f"mean IoU {percent(found['mean_iou'])} % on {len(self.names)} images"
+        return view(title, score_table(found, space.palette))
 
 
 def evaluate(model: FCN | Exported, loader: Iterable[dict[str, Any]]) -> Evaluation:
@@ -63,7 +76,8 @@ def evaluate(model: FCN | Exported, loader: Iterable[dict[str, Any]]) -> Evaluat
     Raises:
         InputError: when no image has a labelled pixel.
     """
-    return collected(score_batches(model, loader), length_hint(loader))
+    found = collected(score_batches(model, loader), length_hint(loader))
+    return replace(found, label_space=label_space_of(model))
 
 
 def collected(batches: Iterable[Scored], number: int = 0) -> Evaluation:
@@ -76,7 +90,7 @@ def collected(batches: Iterable[Scored], number: int = 0) -> Evaluation:
     Raises:
         InputError: when no image has a labelled pixel.
     """
-    bar = track(batches, description="evaluating", total=number or None, transient=True)
+    bar = track(batches, description="evaluating", total=number or None, transient=True, disable=is_silent())
     names, matrices = zip(*bar, strict=True)
     per_image = np.concatenate(matrices)
     if not per_image.any():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +82,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    console = console or Console()
+    console = console or Console(quiet=is_silent())
     coloured = console.color_system is not None and not console.no_color
     heading = Text(title, style="bold") if title else None
     table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left")
@@ -113,6 +115,11 @@ def print_table(
     add_row("mean accuracy", "", math.nan, _percent(scores.mean_accuracy), "", "bold", "")
     add_row("pixel accuracy", "", math.nan, _percent(scores.pixel_accuracy), "", "bold", "")
     console.print(table)
+
+
+def is_silent() -> bool:
+    """Whether the standard output goes nowhere, as with `--quiet`; notebooks have rich write beside it."""
+    return getattr(sys.stdout, "name", None) == os.devnull
 
 
 def save_confusion(confusion: torch.Tensor | np.ndarray, label_space: LabelSpace, path: Path | str) -> None:

@@ -328,5 +328,9 @@ def label_space_of(network: Network) -> LabelSpace:
     """The classes that a network tells; numbers as names where it came without."""
     if space := network.spec.label_space:
         return LabelSpace.from_dict(space, "the model")
-    classes = network.spec.num_classes
+    return numbered(network.spec.num_classes)
+
+
+def numbered(classes: int) -> LabelSpace:
+    """So many classes without names."""
     return LabelSpace("numbered", tuple(f"class {i}" for i in range(classes)), tuple(distinct_colours(classes)))

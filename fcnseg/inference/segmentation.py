@@ -1,6 +1,7 @@
 """What the predictor gives for an image."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from fcnseg.atomic import replacing
 from fcnseg.inference.averaging import entropy
 from fcnseg.inference.overlay import add_legend, blend, save_mask
 from fcnseg.labels import LabelSpace
+from fcnseg.views import percent, shrunk
 
 OVERLAY_COMPRESSION = 1
 """zlib's level: overlays, which are photographs, take 1.3 times the space of level 6 and a third of the time."""
@@ -49,6 +51,18 @@ class Segmentation:
             if legend
             else picture
         )
+
+    def _repr_png_(self) -> bytes:
+        """The overlay with a legend that tells each class's share of the pixels, in notebooks."""
+        space = self.label_space
+        counts = np.bincount(self.mask.ravel(), minlength=256)[: space.num_classes]
+        shares = [f"{percent(count / self.mask.size)} %" for count in counts]
+        names = tuple(f"{name}  {share}" for name, share in zip(space.classes, shares, strict=True))
+        file = BytesIO()
+        add_legend(shrunk(self.overlay()), replace(space, classes=names), present=np.flatnonzero(counts)).save(
+            file, "PNG"
+        )
+        return file.getvalue()
 
     def save(self, mask: Path | None, overlay: Path | None = None, opacity: float = 0.5) -> None:
         """Write the index PNG, and then the overlay with its legend; None leaves one out."""

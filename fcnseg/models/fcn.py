@@ -19,6 +19,7 @@ from fcnseg.models.backbones import Backbone, Chain, initialise
 from fcnseg.models.dropout import SampleDropout
 from fcnseg.models.product import LowRankConv2d, ProductConv2d, first_layer
 from fcnseg.models.saving import Storable
+from fcnseg.models.showing import network_view
 from fcnseg.models.spec import ModelSpec
 from fcnseg.models.surroundings import Surroundings
 from fcnseg.models.tracing import trace_network
@@ -117,6 +118,11 @@ class FCN(nn.Module, Storable):
         names = [name for name, layer in self.backbone.named_children() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
         path = [layer for layer in self.paths[0] if layer.name in names]
         return Surroundings({layer.name: layer for layer in path}, self.backbone.taps)
+
+    def _repr_html_(self) -> str:
+        """Size, taps, input and classes, in notebooks; `print` shows torch's list of all layers."""
+        scored = ("fc7", *(fusion.tap for fusion in self.fusions if fusion.tap))
+        return network_view(self.spec, sum(p.numel() for p in self.parameters()), scored, self._grids)
 
     def grids(self) -> dict[str, Grid]:
         """The grid of every convolution and pooling up to fc7, and of the taps, by layer name."""

@@ -15,6 +15,7 @@ from fcnseg.errors import InputError
 from fcnseg.evaluation.confusion import ConfusionMatrix, confusion_matrices
 from fcnseg.evaluation.evaluator import UNLABELLED, Evaluation
 from fcnseg.evaluation.metrics import Scores, scores, to_dict
+from fcnseg.inference.predictor import label_space_of
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 from fcnseg.models import FCN, at_own_sizes, likeliest
 from fcnseg.models.recomputing import frozen_statistics
@@ -328,7 +329,7 @@ class SegmentationModule(LightningModule):
         """Each image's confusions, of all processes: an index below 0 stands for no image, see `SegmentationData`."""
         found = {index: (name, matrix) for index, name, matrix in gathered(self._validated) if index >= 0}
         names, matrices = zip(*(found[index] for index in sorted(found)), strict=True)
-        self.last_evaluation = Evaluation(np.stack(matrices), names)
+        self.last_evaluation = Evaluation(np.stack(matrices), names, label_space_of(self.model))
         self._evaluated_after, self._validated = self._batches(), []
 
     def _batches(self) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 
+from fcnseg.evaluation.report import is_silent
+
 LOSS = "train/loss"
 
 
@@ -25,6 +27,11 @@ class ProgressBar(RichProgressBar):
         self.seconds = seconds
         self._shown: dict[str, Any] = {}
         self._due = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if is_silent():  # in notebooks a bar does not go where the standard output does
+            self.disable()
+        super().setup(trainer, pl_module, stage)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         if time.monotonic() >= self._due:

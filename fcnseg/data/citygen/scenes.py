@@ -13,6 +13,7 @@ from fcnseg.data.citygen.canvas import Canvas, Dice
 from fcnseg.data.citygen.ground import paint_ground, paint_sky
 from fcnseg.data.citygen.looks import LOOK_BY_NAME, finish
 from fcnseg.data.citygen.street import draw_camera, lay_out
+from fcnseg.data.showing import Shown
 from fcnseg.errors import InputError
 from fcnseg.geometry import require_size
 from fcnseg.labels import STREET11, LabelSpace
@@ -65,7 +66,7 @@ def _check(seed: int, size: tuple[int, int], look: str) -> None:
         raise InputError(f"seed {seed} of a street scene is negative")
 
 
-class CityScenes:
+class CityScenes(Shown):
     """A map-style dataset of rendered street scenes, made when they are asked for.
 
     Args:

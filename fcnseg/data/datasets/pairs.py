@@ -16,11 +16,12 @@ from fcnseg.data.files.rasters import Window, may_lack_data
 from fcnseg.data.files.values import without_data
 from fcnseg.data.files.windows import image_window, label_window
 from fcnseg.data.resizing import check_scaling, scale_values
+from fcnseg.data.showing import Shown
 from fcnseg.errors import InputError, refuse_endless
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
 
-class Pairs:
+class Pairs(Shown):
     """Image files with their label files, in a given order.
 
     A dataset finds its files in its own folders; where its label files are no images, it says how they are read by

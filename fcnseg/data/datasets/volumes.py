@@ -14,6 +14,7 @@ from fcnseg.data.files.listing import require_folder
 from fcnseg.data.files.values import without_data
 from fcnseg.data.files.volumes import Volume, is_volume, open_volume, volume_name
 from fcnseg.data.resizing import check_scaling, scale_values
+from fcnseg.data.showing import Shown
 from fcnseg.errors import InputError
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
 
@@ -21,7 +22,7 @@ AFFINE_TOLERANCE = 1e-2
 """Millimetres by which a label may lie elsewhere than its image; programs round differently."""
 
 
-class Slices:
+class Slices(Shown):
     """Every slice of the volumes in a folder, with the labels of the same names in another.
 
     Compressed files (.nii.gz) are unpacked up to a slice each time it is read: `data.cache=disk` keeps slices.

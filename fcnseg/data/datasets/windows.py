@@ -13,6 +13,7 @@ from fcnseg.data.dataset import Sample, files_of, is_labelled, pass_on
 from fcnseg.data.datasets.pairs import Pairs
 from fcnseg.data.files.rasters import Window
 from fcnseg.data.files.windows import raster_size
+from fcnseg.data.showing import Shown
 from fcnseg.errors import InputError
 from fcnseg.geometry import require_size
 from fcnseg.labels import IGNORE_INDEX
@@ -38,7 +39,7 @@ class Tile:
     own_columns: Interval
 
 
-class Windows:
+class Windows(Shown):
     """Windows of the images of a dataset, in their own resolution. No file is ever read as a whole.
 
     By its index, sample i is a tile; tiles cover all images, and the mask of each is ignored where a pixel belongs to

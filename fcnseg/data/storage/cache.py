@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from fcnseg.atomic import replacing
 from fcnseg.data.dataset import Sample, SegmentationDataset, pass_on, read_all, read_mask
+from fcnseg.data.showing import Shown
 from fcnseg.data.storage.fingerprint import identity
 from fcnseg.data.storage.host import HOST, alone
 from fcnseg.data.storage.shared import SharedFile, can_share
@@ -163,7 +164,7 @@ PRIVATE = ("", "0" * 64)
 """The identity of samples that no other process is to find."""
 
 
-class Preloaded:
+class Preloaded(Shown):
     """A dataset decoded once into memory that all processes of a host share: ranks, their workers, and other runs.
 
     The process that comes first decodes; the others map its memory, which stays for as long as one of them lives and
@@ -264,7 +265,7 @@ def _require_memory(dataset: SegmentationDataset, available: float, size: float)
 LIMIT = 50.0
 
 
-class DiskCached:
+class DiskCached(Shown):
     """A dataset decoded once into a file, which is mapped into memory and serves every process and run.
 
     The file is keyed by the content of the dataset's files, its settings and its label space, so that hosts with

@@ -23,6 +23,7 @@ import numpy as np
 
 from fcnseg.atomic import replacing
 from fcnseg.data.dataset import Sample
+from fcnseg.data.showing import Shown
 from fcnseg.data.storage.cache import LIMIT, checksum, pieces
 from fcnseg.data.storage.encoding import decode_image, decode_mask
 from fcnseg.data.storage.folders import Fetched, file_sizes, is_remote, read_file, within
@@ -85,7 +86,7 @@ SOUND: dict[str, Callable[[Any], bool]] = {
 _reading = threading.RLock()  # litdata's readers are not made for several threads
 
 
-class Packed:
+class Packed(Shown):
     """One packed dataset, read by random index.
 
     Every sample carries a checksum, which a process looks at when it first reads it.
