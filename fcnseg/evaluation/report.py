@@ -22,6 +22,7 @@ from fcnseg.labels import IGNORE_INDEX, LabelSpace
 if TYPE_CHECKING:
     import torch
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from rich.console import Console
     from rich.text import Text
 
@@ -123,7 +124,18 @@ def is_silent() -> bool:
 
 
 def save_confusion(confusion: torch.Tensor | np.ndarray, label_space: LabelSpace, path: Path | str) -> None:
-    """Draw a (C, C) matrix of counts, rows = labels, as the percentages of each row.
+    """Draw `confusion_figure` into a .png, .pdf or .svg file.
+
+    Raises:
+        ValueError: when the label space has another number of classes than the matrix.
+    """
+    figure, path = confusion_figure(confusion, label_space), Path(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lstrip(".") or "png")
+
+
+def confusion_figure(confusion: torch.Tensor | np.ndarray, label_space: LabelSpace) -> Figure:
+    """A (C, C) matrix of counts, rows = labels, as the percentages of each row.
 
     A class without label pixels has a hatched row. Percentages below one half are left out, and all of them where there
     are more than 40 classes, whose cells are too small.
@@ -131,7 +143,6 @@ def save_confusion(confusion: torch.Tensor | np.ndarray, label_space: LabelSpace
     Args:
         confusion: counts, as `fcnseg.evaluation.metrics.scores` takes them.
         label_space: names on both axes, with their colours.
-        path: a .png, .pdf or .svg file.
 
     Raises:
         ValueError: when the label space has another number of classes than the matrix.
@@ -149,9 +160,7 @@ def save_confusion(confusion: torch.Tensor | np.ndarray, label_space: LabelSpace
     axes = figure.add_subplot()
     _draw_cells(axes, shares, labelled[:, 0] > 0)
     _name_axes(axes, label_space)
-    path = Path(path)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lstrip(".") or "png")
+    return figure
 
 
 def save_examples(

@@ -4,17 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
+from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from fcnseg.data import SegmentationData
 from fcnseg.data.dataset import is_labelled
 from fcnseg.data.storage.cache import LIMIT
 from fcnseg.data.storage.packed import packed_nodes
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, causes
 from fcnseg.inference.device import fast_precision
 from fcnseg.models import FCN
 from fcnseg.models.backbones import Chain
@@ -22,6 +25,7 @@ from fcnseg.models.spec import ModelSpec
 from fcnseg.runs.adapting import add_targets
 from fcnseg.training import SegmentationModule
 from fcnseg.training.checkpoints import AtomicCheckpointIO, BesideTraining
+from fcnseg.training.hyperparameters import Hyperparameters
 from fcnseg.training.losses import SegmentationLoss
 from fcnseg.training.optimisation import scaled_rate
 from fcnseg.training.precision import check_precision, use_tf32
@@ -34,6 +38,20 @@ KEYS = (
 
 OURS = ("async_checkpoints", "checkpoint_activations", "compile", "tf32")
 """What of `config.trainer` is no argument of Lightning's."""
+
+CLIENTS = ("wandb", "mlflow", "trackio")
+"""Loggers whose clients are extras."""
+
+COMPARED_WHOLE = ("model", "optimizer", "scheduler", "loss")
+"""Groups of settings that all tell how a network was trained."""
+
+COMPARED = (
+    *("seed", "lr_rule", "bias_lr_factor", "backbone_lr_factor", "frozen_batch_norm", "domain_statistics"),
+    *("deep_supervision", "callbacks.ema.decay", "data.size", "data.resize", "data.batch_size", "data.ratio"),
+    *("data.mixing", "data.domains", "data.parts", "data.paste", "trainer.max_epochs", "trainer.max_steps"),
+    *("trainer.max_time", "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val"),
+)
+"""Further settings that do."""
 
 
 def build_data(config: DictConfig, train: bool = True) -> SegmentationData:
@@ -232,8 +250,10 @@ def build_schedule(config: DictConfig) -> Any:
 
 def build_trainer(config: DictConfig, folder: Path) -> Trainer:
     callbacks = [instantiate(c) for c in (config.callbacks or {}).values() if c is not None]
-    loggers = [instantiate(c) for c in (config.logger or {}).values() if c is not None]
-    if not loggers:
+    loggers = [build_logger(str(name), c) for name, c in (config.logger or {}).items() if c is not None]
+    if loggers:
+        callbacks.append(Hyperparameters(varied_settings(config)))
+    else:
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     if not config.trainer.get("enable_progress_bar", True):
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
@@ -250,6 +270,40 @@ def build_trainer(config: DictConfig, folder: Path) -> Trainer:
         plugins=[BesideTraining() if config.trainer.get("async_checkpoints") else AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )
+
+
+def build_logger(name: str, config: DictConfig) -> Logger:
+    """What `config` describes.
+
+    Raises:
+        InputError: where its client is not installed.
+    """
+    try:
+        return instantiate(config)
+    except InstantiationException as error:
+        if name in CLIENTS and any(isinstance(cause, ModuleNotFoundError) for cause in causes(error)):
+            raise InputError(f"logger={name}: is not installed; pip install 'fcnseg[{name}]'") from error
+        raise
+
+
+def varied_settings(config: DictConfig) -> dict[str, Any]:
+    """The settings that runs are compared by, but for those that are null, each by its name on the command line.
+
+    What a group makes goes by the group's name ("optimizer": "SGD"), as does what was chosen in another one ("data":
+    "camvid"). Lists and mappings are given as text.
+    """
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    found = {group: chosen.get(group) for group in ("data", "data/augment", "regime", "adaptation")}
+    found |= {key: OmegaConf.select(config, key) for key in COMPARED}
+    for group in COMPARED_WHOLE:
+        values: Any = OmegaConf.to_container(config[group], resolve=True) if config.get(group) else {}
+        for key, value in values.items():
+            if key == "_target_":
+                found[group] = str(value).rpartition(".")[2]
+            elif not key.startswith("_"):
+                found[f"{group}.{key}"] = value
+    plain = (str, int, float, bool)
+    return {key: value if isinstance(value, plain) else str(value) for key, value in found.items() if value is not None}
 
 
 def check_statistics(config: DictConfig, data: SegmentationData, processes: int) -> None:

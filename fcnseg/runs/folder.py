@@ -21,7 +21,8 @@ from fcnseg.inference.device import fast_precision
 from fcnseg.training.checkpoints import LAST, PREVIOUS, is_whole
 
 FREE = (
-    *("resume", "on_nonfinite", "callbacks.nonfinite", "callbacks.stop_on_signal", "callbacks.heartbeat"),
+    *("resume", "logger", "callbacks.pictures"),
+    *("on_nonfinite", "callbacks.nonfinite", "callbacks.stop_on_signal", "callbacks.heartbeat"),
     *("data.start_method", "data.prefetch_factor", "trainer.async_checkpoints"),
     *("trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     *("data.outside", "data.train.described.outside", "data.val.outside", "report"),

@@ -294,7 +294,8 @@ class SegmentationModule(LightningModule):
         self._validation_loss = torch.zeros(2, dtype=torch.float64, device=self.device)
         self._validated, self.last_evaluation = [], None
 
-    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> dict[str, Any]:
+        """Score a batch; gives its "predictions", a (H, W) mask in the label's size for each image, to callbacks."""
         loss = self.loss.mean if isinstance(self.loss, SegmentationLoss) else self.loss
         predictions, masks = [], batch["mask"]
         with torch.autocast(self.device.type, enabled=False):
@@ -307,6 +308,7 @@ class SegmentationModule(LightningModule):
         matrices = confusion_matrices(predictions, masks, self.model.spec.num_classes)
         self.confusion.update(matrices)
         self._validated += zip(batch["index"], batch["name"], matrices.cpu().numpy(), strict=True)
+        return {"predictions": predictions}
 
     def on_validation_epoch_end(self) -> None:
         confusion = self.confusion.compute()

@@ -1,12 +1,15 @@
 """From settings to a training: what does without a logger, a number of steps or the data's root, and what not."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partialmethod
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fcnseg.evaluation import evaluate, load_matrices
 from fcnseg.models import FCN
@@ -153,3 +156,51 @@ def test_the_last_validation_is_not_repeated_where_it_was_of_these_weights(fcnse
     )
     assert names[0] == names[1]
     assert (matrices[0] == matrices[1]).all()
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio"])
+def test_a_logger_whose_client_is_not_installed(fcnseg, camvid, monkeypatch, capsys, name):
+    for logger in ("wandb", "mlflow"):
+        monkeypatch.setattr(f"pytorch_lightning.loggers.{logger}._{logger.upper()}_AVAILABLE", False)
+    monkeypatch.setattr("fcnseg.training.loggers.find_spec", lambda _: None)
+    settings = [each for each in SMALL if not each.startswith("logger.")]
+    assert fcnseg(*settings, f"data.root={camvid}", f"logger={name}") == 2
+    assert capsys.readouterr().err == f"fcnseg: logger={name}: is not installed; pip install 'fcnseg[{name}]'\n"
+
+
+@pytest.mark.slow
+def test_a_command_with_mlflow_has_pictures_and_what_runs_are_compared_by(fcnseg, camvid, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    settings = [each for each in SMALL if not each.startswith("logger.")]
+    once = ("trainer.max_epochs=2", "logger=mlflow", "hydra.run.dir=run", "optimizer=sgd", "optimizer.lr=0.01")
+    assert fcnseg(*settings, f"data.root={camvid}", "callbacks.pictures.images=2", *once) == 0
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/run/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("fcnseg").experiment_id])
+    assert run.info.status == "FINISHED"
+    told = {"optimizer": "SGD", "optimizer.lr": "0.01", "data": "camvid", "trainer.max_epochs": "2", "seed": "0"}
+    assert told.items() <= run.data.params.items()
+    assert not [key for key in run.data.params if "folder" in key or "root" in key]
+    assert run.data.metrics["val/mean_iou"] > 0
+    assert (tmp_path / "run" / "metrics.csv").is_file()
+    pictures = sorted(path.name.split("+")[0] for path in (tmp_path / "run" / "mlflow").rglob("*.png"))
+    assert pictures == sorted(2 * ["validation~1", "validation~2", "validation~confusion"])
+
+
+@pytest.mark.slow
+def test_the_first_of_two_processes_sends_pictures(camvid, tmp_path):
+    settings = [each for each in SMALL if each not in ("logger.tensorboard=null", "trainer.accelerator=cpu")]
+    command = [
+        sys.executable,
+        "-m",
+        "fcnseg",
+        *settings,
+        f"data.root={camvid}",
+        "trainer=ddp_cpu",
+        "trainer.max_epochs=1",
+    ]
+    done = subprocess.run([*command, f"hydra.run.dir={tmp_path}/run"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    expected = {"validation/1", "validation/2", "validation/confusion"}
+    assert set(found.Tags()["images"]) == expected, "of four images the first process validates two"
+    assert "_hparams_/session_start_info" in found.summary_metadata

@@ -98,6 +98,7 @@ def test_going_on_accepts_other_settings_of_what_changes_no_result(tmp_path):
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config(tmp_path)))
     more = {"trainer": {"devices": 2, "num_nodes": 3, "precision": "32-true", "max_steps": 0}}
     more |= {"on_nonfinite": "skip", "callbacks": {"nonfinite": {"action": "skip"}, "stop_on_signal": {"within": 5}}}
+    more["callbacks"]["pictures"], more["logger"] = {"images": 8}, {"csv": None, "wandb": {"offline": True}}
     check_settings(OmegaConf.merge(config(tmp_path), more), tmp_path)
     with pytest.raises(InputError, match=r"it began without callbacks\.nonfinites, this run has"):
         check_settings(OmegaConf.merge(config(tmp_path), {"callbacks": {"nonfinites": 1}}), tmp_path)
