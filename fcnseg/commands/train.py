@@ -19,8 +19,10 @@ T = TypeVar("T")
 
 def run(config: DictConfig) -> float | None:
     """Train; returns the mean IoU of the last weights, for sweepers to maximise."""
-    score = execute(config, Path(config.folder or output_folder()))
-    if score is not None:
+    folder = Path(config.folder or output_folder())
+    finished_before = (folder / "metrics.json").is_file()
+    score = execute(config, folder)
+    if score is not None and not finished_before:
         say_what_next(Path(config.folder))
     return score
 
