@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fcnseg.errors import InputError
-from fcnseg.evaluation.report import is_silent
+from fcnseg.silence import is_silent
 
 
 def require_value(config: DictConfig, key: str, example: str) -> str:

@@ -19,13 +19,14 @@ from fcnseg.evaluation.comparison import save_matrices
 from fcnseg.evaluation.confusion import confusion_matrices
 from fcnseg.evaluation.metrics import scores, to_dict
 from fcnseg.evaluation.protocol import Protocol
-from fcnseg.evaluation.report import Example, is_silent, print_table, save_confusion, save_examples, write_json
+from fcnseg.evaluation.report import Example, print_table, save_confusion, save_examples, write_json
 from fcnseg.evaluation.showing import score_table
 from fcnseg.inference import Predictor
 from fcnseg.inference.exported import Exported
 from fcnseg.inference.predictor import label_space_of, numbered
 from fcnseg.labels import LabelSpace
 from fcnseg.models import FCN
+from fcnseg.silence import is_silent
 from fcnseg.views import percent, view
 
 UNLABELLED = "validation: no image has a labelled pixel, so there is nothing to score"

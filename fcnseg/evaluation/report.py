@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from fcnseg.atomic import replacing
 from fcnseg.evaluation.metrics import Scores, as_counts
 from fcnseg.inference.overlay import add_legend, colourise
 from fcnseg.labels import IGNORE_INDEX, LabelSpace
+from fcnseg.silence import is_silent
 
 if TYPE_CHECKING:
     import torch
@@ -116,11 +115,6 @@ def print_table(
     add_row("mean accuracy", "", math.nan, _percent(scores.mean_accuracy), "", "bold", "")
     add_row("pixel accuracy", "", math.nan, _percent(scores.pixel_accuracy), "", "bold", "")
     console.print(table)
-
-
-def is_silent() -> bool:
-    """Whether the standard output goes nowhere, as with `--quiet`; notebooks have rich write beside it."""
-    return getattr(sys.stdout, "name", None) == os.devnull
 
 
 def save_confusion(confusion: torch.Tensor | np.ndarray, label_space: LabelSpace, path: Path | str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 
-from fcnseg.evaluation.report import is_silent
+from fcnseg.silence import is_silent
 
 LOSS = "train/loss"
 

@@ -507,7 +507,7 @@ def test_domains_of_different_label_spaces_are_refused() -> None:
         ({"mixing": "blended"}, "mixing 'blended': expected one of balanced, pooled"),
         ({"cache_limit": 0}, "cache_limit=0: expected a number of GB above 0"),
         ({"cache_limit": "50GB"}, "cache_limit='50GB': expected a number of GB above 0"),
-        ({"size": [5]}, r"size \[5\]: expected \[height, width\]"),
+        ({"size": [5]}, r"size=\[5\]: expected \[height, width\]"),
         ({"resize": "squash"}, "resize=squash: expected one of keep, stretch, native"),
         ({"ratio": {"real": 6, "fake": 4}}, "ratio names real, fake; expected the domains real, synthetic"),
         ({"ratio": {"real": 6, "synthetic": 0}}, "expected a positive share for every domain"),
