@@ -75,7 +75,8 @@ def test_network_tells_size_taps_and_classes():
 
 
 def test_network_without_classes_names():
-    read(fcnseg.create_model("fcn32s_vgg16", num_classes=3, width=0.05)._repr_html_())
+    shown = fcnseg.create_model("fcn32s_vgg16", num_classes=3, width=0.05)._repr_html_()
+    assert "M parameters, 3 classes" in read(shown).text
 
 
 def test_segmentation_is_a_png_with_shares():
