@@ -334,5 +334,5 @@ def test_a_failure_is_named_at_the_end(carry_out: Callable, camvid):
     assert code == 1
     failed = [line for line in errors.splitlines() if line.startswith("failed: ")]
     assert len(failed) == 2, "one cell that fails does not stop the others"
-    assert "seed_1/log.txt: fcnseg: " in failed[1]
+    assert "seed_1/real.log: fcnseg: " in failed[1]
     assert "valannot" in failed[1]
