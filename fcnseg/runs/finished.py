@@ -1,6 +1,5 @@
 """What a run has left in its folder, for Python and notebooks."""
 
-import csv
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from PIL import Image
 from fcnseg.errors import InputError
 from fcnseg.evaluation.showing import score_table
 from fcnseg.inference import Predictor
+from fcnseg.reports.files import read_curves
 from fcnseg.runs.folder import relative
 from fcnseg.views import html, percent, picture, view
 
@@ -77,14 +77,13 @@ class Run:
 
         Empty without a CSV logger. Of a run that went on after an interruption they are of all its parts.
         """
-        earlier = sorted(self._trained.glob("metrics.*.csv"), key=lambda path: int(path.suffixes[0][1:]))
-        curves: dict[str, list[tuple[int, float]]] = {}
-        for path in (*earlier, self._trained / "metrics.csv"):
-            for row in _rows(path):
-                for name, value in row.items():
-                    if value and name != "step":
-                        curves.setdefault(name, []).append((int(row["step"]), float(value)))
-        return curves
+        sessions = read_curves([self._trained])
+        return {
+            name: [
+                (int(step), float(value)) for steps, values in parts for step, value in zip(steps, values, strict=True)
+            ]
+            for name, parts in sessions.items()
+        }
 
     def predictor(self, device: str | None = None, **options: Any) -> Predictor:
         """A predictor with the best weights, or the last where no best ones were kept.
@@ -111,10 +110,3 @@ class Run:
         examples = self._trained / "examples.png"
         shown = picture(Image.open(examples)) if examples.is_file() else html("")
         return view(title, score_table(self.metrics), shown)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
