@@ -27,8 +27,8 @@ def main() -> None:
     print(f"\nThe demo took {time.monotonic() - started:.0f} s. To look at:")
     for path, what in (
         ("predictions/overlays", "the network's view of new streets"),
+        ("report.html", "curves, scores, confusion and images of the training, for a browser"),
         ("evaluation/examples.png", "the worst and the best images, with labels and errors"),
-        ("evaluation/confusion.png", "which class was taken for which"),
         ("metrics.json", "all scores"),
         ("checkpoints/last.ckpt", "the trained network, for fcnseg predict and fcnseg evaluate"),
     ):

@@ -48,9 +48,10 @@ def note_session(folder: Path, datasets: Mapping[str, SegmentationDataset], lear
 
 def surroundings() -> dict[str, Any]:
     """Command, code, versions and hardware, as plain values."""
+    program = Path(sys.argv[0]).name.replace("__main__.py", "fcnseg")  # by python -m fcnseg
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([program, *sys.argv[1:]]),
         "working_directory": os.getcwd(),
         "fcnseg": {"version": fcnseg.__version__, **commit_of(Path(fcnseg.__file__).parent)},
         "project": commit_of(Path.cwd()),
